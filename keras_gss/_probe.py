@@ -1,0 +1,100 @@
+"""Comparing two ways to compute a model: random inputs, the largest difference, what is allowed."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gss._keras import graph_of, leaf_layers
+
+_FREE_AXIS = 32
+_RELATIVE_TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+def random_inputs(model: keras.Model, batch: int, seed: int = 0) -> Any:
+    """Draws inputs for a model, in the structure and the dtypes that its call expects.
+
+    Floating inputs are standard normal. Integer inputs, and any input that an Embedding reads,
+    are valid indices. An axis of unknown length becomes 32 long.
+
+    Args:
+        model: a Sequential or functional model.
+        batch: number of samples; a model built for a fixed batch gets that one instead.
+        seed: of NumPy's generator.
+
+    Returns:
+        NumPy arrays in the structure of the model's inputs.
+
+    Example:
+    >>> import keras
+    >>> from keras_gss._probe import random_inputs
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> random_inputs(model, batch=3).shape
+    (3, 4)
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor: Any) -> np.ndarray:
+        first, *rest = tensor.shape
+        shape = (first or batch, *(size or _FREE_AXIS for size in rest))
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        if dtype == "string":
+            return np.full(shape, "a")
+        if dtype == "bool":
+            return rng.random(shape) < 0.5
+        rows = _embedding_rows(tensor)
+        if rows or "int" in dtype:
+            return rng.integers(0, rows or 2, shape).astype(dtype)
+        values = rng.standard_normal(shape)
+        return keras.ops.convert_to_numpy(keras.ops.cast(values, dtype))
+
+    return keras.tree.map_structure(draw, input_structure(model))
+
+
+def input_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic inputs in the structure (tensor, list, dict) its call expects."""
+    return graph_of(model).input
+
+
+def _embedding_rows(tensor: Any) -> int | None:
+    nodes = tensor._keras_history.operation._outbound_nodes
+    readers = [n.operation for n in nodes if isinstance(n.operation, keras.layers.Embedding)]
+    return min((layer.input_dim for layer in readers), default=None)
+
+
+def max_difference(expected: Any, received: Any) -> tuple[float, float]:
+    """Returns `max|expected - received|` and `max|expected|` over two structures of tensors.
+
+    Entries that are not a number in both, or the same infinity in both, count as equal.
+
+    Raises:
+        ValueError: if the structures or the shapes differ.
+
+    Example:
+    >>> import numpy as np
+    >>> from keras_gss._probe import max_difference
+    >>> max_difference([np.array([1.0, -4.0])], [np.array([1.0, -3.5])])
+    (0.5, 4.0)
+    """
+    keras.tree.assert_same_structure(expected, received)
+    difference = scale = 0.0
+    pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(received), strict=True)
+    for one, other in pairs:
+        one, other = (keras.ops.convert_to_numpy(x).astype(np.float64) for x in (one, other))
+        if one.shape != other.shape:
+            raise ValueError(f"The outputs' shapes differ: {one.shape} and {other.shape}.")
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        if not same.all():
+            difference = max(difference, float(np.max(np.abs(one - other)[~same])))
+        finite = np.abs(one[np.isfinite(one)])
+        scale = max(scale, float(finite.max(initial=0.0)))
+    return difference, scale
+
+
+def tolerance(model: keras.Model) -> float:
+    """Returns the difference allowed per unit of output, by the coarsest dtype computed in.
+
+    It is 1e-10 for float64, 1e-5 for float32, 1e-2 for float16 and 5e-2 for bfloat16.
+    """
+    used = {layer.compute_dtype for _, layer in leaf_layers(model)} & set(_RELATIVE_TOLERANCE)
+    return max((_RELATIVE_TOLERANCE[dtype] for dtype in used), default=1e-5)

@@ -1,0 +1,189 @@
+"""Writing a model to disk so that a failure never leaves half a model behind."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_gss._checks import check_choice, check_flag
+from keras_gss._keras import check_model, leaf_layers
+from keras_gss._probe import input_structure, max_difference, random_inputs, tolerance
+
+FORMATS = ("tf_saved_model", "keras")
+_ENDPOINT = "serve"
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike,
+    format: str = "tf_saved_model",
+    overwrite: bool = False,
+) -> Path:
+    """Writes a model, loads it again, compares the outputs and only then puts it in place.
+
+    A SavedModel has the endpoint `serve`, which is also the signature `serving_default`. Its
+    inputs are named after the model's input layers, its outputs as Keras names them (`output_0`,
+    ... or the keys of a dict), and it takes batches of any size. It loads with
+    `tf.saved_model.load` alone and holds every weight once, where `model.export` holds it twice.
+
+    Args:
+        model: a built Sequential or functional Keras 3 model; it is not changed.
+        path: the folder to make (`"tf_saved_model"`) or the `.keras` file (`"keras"`).
+        format: `"tf_saved_model"` (needs TensorFlow on every backend) or `"keras"`.
+        overwrite: replaces an earlier export. It is replaced only once the new one has passed
+            its check. A folder that holds anything but a SavedModel is never replaced.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: unknown format, a `.keras` path without that ending, NaN weights.
+        TypeError: `model` is no Keras 3 Sequential or functional model.
+        FileExistsError: `path` exists, and `overwrite` is False or it is no earlier export.
+        OSError: `path` cannot be written.
+        ImportError: a SavedModel is asked for and TensorFlow is absent.
+        RuntimeError: the reloaded model computes something else.
+
+    Example:
+    >>> import keras, tempfile
+    >>> import keras_gss as gss
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> folder = tempfile.mkdtemp()
+    >>> gss.export(model, f"{folder}/small").name
+    'small'
+    >>> gss.export(model, f"{folder}/small.keras", format="keras").name
+    'small.keras'
+    """
+    format = check_choice("format", format, FORMATS)
+    check_flag("overwrite", overwrite)
+    check_model(model, "export")
+    target = Path(os.path.realpath(path))
+    if format == "keras":
+        if target.suffix != ".keras":
+            raise ValueError(f"`path` must end in '.keras' for format 'keras'. Received: {path}")
+        write, load = _write_keras, _load_keras
+    else:
+        _require_tensorflow()
+        write, load = _write_saved_model, _load_saved_model
+    _check_target(target, format, overwrite)
+    with _staging(target) as staged:
+        write(model, staged)
+        _compare(model, load(staged, model), path)
+        _put_in_place(staged, target)
+    return Path(path)
+
+
+def _require_tensorflow() -> None:
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "A SavedModel is written by TensorFlow on every backend: `pip install tensorflow`, or "
+            "use format='keras'."
+        ) from error
+
+
+def _check_target(target: Path, format: str, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise FileExistsError(f"'{target}' exists. Pass overwrite=True to replace it.")
+    earlier = target.is_file() if format == "keras" else (target / "saved_model.pb").is_file()
+    if not earlier:
+        raise FileExistsError(
+            f"'{target}' exists and is no earlier export in the format '{format}', so it is not "
+            "replaced. Choose another path."
+        )
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Gives a path on the target's own file system, and removes it with all it holds at the end."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OSError(f"'{target}' cannot be written: {error.strerror}.") from error
+    try:
+        yield folder / target.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(staged: Path, target: Path) -> None:
+    if staged.is_file() or not target.exists():
+        staged.replace(target)
+        return
+    # No portable call swaps two folders: the old one steps aside, and back again on a failure.
+    aside = staged.parent.with_name(f"{staged.parent.name}.previous")
+    target.rename(aside)
+    try:
+        staged.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _compare(model: keras.Model, reloaded: Callable[[Any], Any], path: str | os.PathLike) -> None:
+    for batch in (1, 3):
+        inputs = random_inputs(model, batch, seed=batch)
+        difference, scale = max_difference(model(inputs, training=False), reloaded(inputs))
+        allowed = tolerance(model) * max(scale, 1.0)
+        if not difference <= allowed:
+            raise RuntimeError(
+                f"The model written to '{path}' differs from '{model.name}' by {difference:.3g} on "
+                f"random inputs, and {allowed:.3g} is allowed. Nothing was kept."
+            )
+
+
+def _write_keras(model: keras.Model, path: Path) -> None:
+    model.save(path)
+
+
+def _load_keras(path: Path, model: keras.Model) -> Callable[[Any], Any]:
+    own = {type(layer).__name__: type(layer) for _, layer in leaf_layers(model)}
+    # safe_mode guards against strangers' files; this one was written a moment ago.
+    loaded = keras.models.load_model(path, custom_objects=own, compile=False, safe_mode=False)
+    return lambda inputs: loaded(inputs, training=False)
+
+
+def _write_saved_model(model: keras.Model, path: Path) -> None:
+    archive = keras.export.ExportArchive()
+    signature = [keras.tree.map_structure(_input_spec, input_structure(model))]
+    if keras.backend.backend() == "tensorflow":
+        archive.add_endpoint(_ENDPOINT, lambda inputs: model(inputs, training=False), signature)
+        # Keras' own `track(model)` stores each Keras variable beside the tf.Variable it wraps.
+        for name in ("variables", "trainable_variables", "non_trainable_variables"):
+            values = [variable.value for variable in getattr(model, name)]
+            archive.add_variable_collection(name, values)
+        for _, layer in leaf_layers(model):
+            if not layer.variables:  # may hold a lookup table, which is no variable
+                archive.track(layer)
+    else:
+        archive.track_and_add_endpoint(_ENDPOINT, model, signature)
+    archive.write_out(str(path), verbose=False)
+
+
+def _input_spec(tensor: Any) -> keras.InputSpec:
+    # A tensor made by an unnamed `keras.Input` changes its name on every rebuild, its layer not.
+    name = tensor._keras_history.operation.name
+    return keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+
+
+def _load_saved_model(path: Path, model: keras.Model) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+
+    def call(inputs: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda x: x.numpy(), loaded.serve(keras.tree.map_structure(tf.constant, inputs))
+        )
+
+    return call
