@@ -1,9 +1,19 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
+from keras_gss.count import count
 from keras_gss.export import export
+from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+from keras_gss.slimming import slim
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NeuronGroup",
+    "NeuronGroups",
+    "WeightSlice",
+    "count",
     "export",
+    "find_groups",
+    "register_rule",
+    "slim",
 ]

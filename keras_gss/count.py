@@ -1,0 +1,210 @@
+"""What a model costs: parameters and multiply-accumulates, per layer and in total."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import keras
+import numpy as np
+
+from keras_gss import _keras
+from keras_gss.graph import NeuronGroup, liveness, trace
+from keras_gss.graph.liveness import Liveness
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """The cost of one layer, for one input sample.
+
+    Attributes:
+        name: the layer's path, `"nested/conv"` inside a nested model.
+        kind: the layer's class name.
+        shape: the shape of the layer's main kernel, or of its first weight.
+        parameters: number of weights, normalisation statistics and biases included.
+        nonzero_parameters: how many of them are not zero.
+        weights: entries of kernels, without biases and normalisation (the paper's "parameters").
+        nonzero_weights: how many of them are not zero.
+        macs: multiply-accumulates that execute, biases left out.
+        live_macs: those between live inputs and live neurons (the paper's FLOPs): what is left
+            once every neuron and input feature that can go has gone.
+        nonzero_macs: those by weights that are not zero.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    nonzero_parameters: int
+    weights: int
+    nonzero_weights: int
+    macs: int
+    live_macs: int
+    nonzero_macs: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost of a model; totals are attributes of the names in `LayerCount`.
+
+    Attributes:
+        layers: one `LayerCount` per layer that has weights.
+        uncounted: `{layer path: why its MACs are not counted}`.
+        structure: live width of every neuron group and model input, in graph order.
+    """
+
+    layers: tuple[LayerCount, ...]
+    uncounted: dict[str, str]
+
+    def _total(self, name: str) -> int:
+        return sum(getattr(layer, name) for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, biases and statistics."""
+        return self._total("parameters")
+
+    @property
+    def nonzero_parameters(self) -> int:
+        """How many of them are not zero."""
+        return self._total("nonzero_parameters")
+
+    @property
+    def weights(self) -> int:
+        """Kernel entries."""
+        return self._total("weights")
+
+    @property
+    def nonzero_weights(self) -> int:
+        """Kernel entries that are not zero (the paper's Tables 2-3)."""
+        return self._total("nonzero_weights")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates that execute for one sample."""
+        return self._total("macs")
+
+    @property
+    def live_macs(self) -> int:
+        """Multiply-accumulates between live inputs and live neurons (the paper's Tables 4-5)."""
+        return self._total("live_macs")
+
+    @property
+    def nonzero_macs(self) -> int:
+        """Multiply-accumulates by weights that are not zero."""
+        return self._total("nonzero_macs")
+
+    def summary(self) -> str:
+        """Returns a table, one line per layer and one for the total."""
+        names = [f.name for f in fields(LayerCount) if f.name not in ("name", "kind", "shape")]
+        rows = [("layer", "kind", "shape", *names)]
+        for layer in self.layers:
+            numbers = (f"{getattr(layer, name):,}" for name in names)
+            rows.append((layer.name, layer.kind, "x".join(map(str, layer.shape)), *numbers))
+        rows.append(("total", "", "", *(f"{self._total(name):,}" for name in names)))
+        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if k < 3 else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines += [f"not counted: {path}: {why}" for path, why in self.uncounted.items()]
+        return "\n".join(lines)
+
+
+def count(model: keras.Model) -> Count:
+    """Counts what a model holds and what one input sample costs.
+
+    Args:
+        model: a built Keras 3 Sequential or functional model.
+
+    Returns:
+        The `Count`.
+
+    Raises:
+        TypeError, ValueError: for a model without graph, weights, or with NaN weights.
+
+    Example:
+
+    >>> import keras, keras_gss as gss
+    >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(300),
+    ...                           keras.layers.Dense(100), keras.layers.Dense(10)])
+    >>> gss.count(model).macs
+    266200
+    """
+    _keras.check_model(model, "count")
+    return count_values(model, {})
+
+
+def count_values(model: keras.Model, values: Mapping[int, np.ndarray]) -> Count:
+    """Counts a model as if some of its variables, `{id(variable): array}`, held other values."""
+    found = trace(model, values)
+    live = liveness(found, inputs=True)
+    work = {}
+    for entry in found.work:
+        positions = work.setdefault(id(entry.variable), 0)
+        work[id(entry.variable)] = positions + entry.positions
+    kernels = set(work) | {id(a.variable) for a in found.axes.values() if a.role != "companion"}
+    uncounted = dict(found.uncounted)
+    layers = []
+    for path, layer in _keras.leaf_layers(model):
+        if not layer.weights:
+            continue
+        held = [(v, found.read(v)) for v in layer.weights]
+        own = [(v, value) for v, value in held if id(v) in kernels]
+        costs = [_macs(live, v, value, work[id(v)]) for v, value in own if id(v) in work]
+        if path in found.skipped and not own:
+            uncounted.setdefault(path, found.skipped[path])
+        macs = [sum(column) for column in zip(*costs, strict=True)] or [0, 0, 0]
+        layers.append(
+            LayerCount(
+                name=path,
+                kind=type(layer).__name__,
+                shape=tuple((own or held)[0][1].shape),
+                parameters=sum(value.size for _, value in held),
+                nonzero_parameters=sum(int(np.count_nonzero(value)) for _, value in held),
+                weights=sum(value.size for _, value in own),
+                nonzero_weights=sum(int(np.count_nonzero(value)) for _, value in own),
+                macs=macs[0],
+                live_macs=macs[1],
+                nonzero_macs=macs[2],
+            )
+        )
+    return Count(tuple(layers), uncounted)
+
+
+def _macs(live: Liveness, variable, value: np.ndarray, positions: int) -> tuple[int, int, int]:
+    shape = list(value.shape)
+    for axis in range(len(shape)):
+        declared = live.trace.axes.get((id(variable), axis))
+        if declared is not None:
+            shape[axis] = int(live.keep(declared.labels).sum())
+    return (
+        value.size * positions,
+        int(np.prod(shape, dtype=np.int64)) * positions,
+        int(np.count_nonzero(value)) * positions,
+    )
+
+
+def macs_per_neuron(model: keras.Model, groups: Sequence[NeuronGroup]) -> list[float]:
+    """Returns, for each group, the MACs that go when one of its neurons goes.
+
+    Args:
+        model: the model the groups were found in.
+        groups: its neuron groups.
+
+    Returns:
+        One figure per group: the MACs of all its in- and outgoing slices, per neuron.
+    """
+    found = trace(model, numeric=False)
+    work: dict[int, int] = {}
+    for entry in found.work:
+        work[id(entry.variable)] = work.get(id(entry.variable), 0) + entry.positions
+    costs = []
+    for group in groups:
+        total = 0.0
+        for piece in (*group.incoming, *group.outgoing):
+            owned = float(np.count_nonzero(piece.index >= 0)) / len(piece.index)
+            total += owned * np.prod(piece.weight.shape) * work.get(id(piece.weight), 0)
+        costs.append(total / group.size)
+    return costs

@@ -1,0 +1,251 @@
+"""Neuron groups: which slices of which weights make and read the same neurons."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import keras
+import numpy as np
+
+from keras_gss import _keras
+from keras_gss.graph.trace import OUTPUT, Trace, trace
+from keras_gss.graph.units import FIXED
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSlice:
+    """One weight, cut along one axis into the slices that the neurons of a group own.
+
+    Attributes:
+        layer: the layer that owns the weight.
+        weight: the variable.
+        axis: the axis of `weight` along which the neurons lie, not negative.
+        index: int, shape `(weight.shape[axis],)`: `index[i]` is the neuron (`0 .. size - 1`) that
+            owns position `i`, or -1 where the position belongs to no neuron of the group.
+    """
+
+    layer: keras.Layer
+    weight: Any
+    axis: int
+    index: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronGroup:
+    """A maximal set of neurons that share the same weight slices: one competition set.
+
+    Attributes:
+        name: path of the layer that makes the neurons; unique in the model.
+        size: number of neurons.
+        incoming: slices of kernels that make the neurons.
+        outgoing: slices of kernels that read the neurons.
+        companions: slices of what rides along and is never penalised: biases, normalisation
+            entries, depthwise kernels.
+        removable: whether neurons of this group can be cut.
+        reason: why not, a clause such as "feeds 'softmax' ...", or empty.
+        kind: `"neuron"`, or `"input"` for the features of a model input.
+    """
+
+    name: str
+    size: int
+    incoming: tuple[WeightSlice, ...]
+    outgoing: tuple[WeightSlice, ...]
+    companions: tuple[WeightSlice, ...]
+    removable: bool
+    reason: str
+    kind: str
+
+
+class NeuronGroups(Sequence[NeuronGroup]):
+    """The groups of a model, in the order of its graph.
+
+    Attributes:
+        skipped: `{layer path: reason}` for every layer that is left whole.
+    """
+
+    def __init__(self, groups: Sequence[NeuronGroup], skipped: dict[str, str]) -> None:
+        self._groups = tuple(groups)
+        self.skipped = skipped
+
+    @overload
+    def __getitem__(self, index: int) -> NeuronGroup: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[NeuronGroup, ...]: ...
+    def __getitem__(self, index: int | slice) -> NeuronGroup | tuple[NeuronGroup, ...]:
+        return self._groups[index]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[NeuronGroup]:
+        return iter(self._groups)
+
+    def summary(self) -> str:
+        """Returns a table of the groups, then one line for every layer left whole."""
+        rows = [("group", "neurons", "made by", "read by", "")]
+        for group in self:
+            rows.append(
+                (
+                    group.name,
+                    str(group.size),
+                    _layer_names(group.incoming) or "(model input)",
+                    _layer_names(group.outgoing),
+                    "" if group.removable else f"stays: {group.reason}",
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = [
+            "  ".join(
+                (
+                    row[0].ljust(widths[0]),
+                    row[1].rjust(widths[1]),
+                    row[2].ljust(widths[2]),
+                    row[3].ljust(widths[3]),
+                    row[4],
+                )
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "-" * max(len(line) for line in lines))
+        if self.skipped:
+            lines += ["", "left whole:"]
+            lines += [f"  {path}: {reason}" for path, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<NeuronGroups: {', '.join(f'{g.name} ({g.size})' for g in self)}>"
+
+
+def find_groups(model: keras.Model, inputs: bool = False) -> NeuronGroups:
+    """Finds the groups of neurons of a model, across layers.
+
+    Neurons tied by residual additions, concatenations or shared layers land in one group with all
+    their slices. A layer without a rule is left whole, with its neighbours, and named in
+    `.skipped`; the model's output neurons are no groups.
+
+    Args:
+        model: a built Keras 3 Sequential or functional model, nested models included.
+        inputs: add one group per model input, whose neurons are the input features.
+
+    Returns:
+        The `NeuronGroups`.
+
+    Raises:
+        TypeError: for an object without a graph, a subclassed model for instance.
+        ValueError: for an unbuilt model or one with NaN weights.
+
+    Example:
+
+    >>> import keras, keras_gss as gss
+    >>> model = keras.Sequential([
+    ...     keras.Input((784,)),
+    ...     keras.layers.Dense(300, activation="relu", name="fc1"),
+    ...     keras.layers.Dense(100, activation="relu", name="fc2"),
+    ...     keras.layers.Dense(10, name="fc3"),
+    ... ])
+    >>> [(group.name, group.size) for group in gss.find_groups(model)]
+    [('fc1', 300), ('fc2', 100)]
+    """
+    _keras.check_model(model, "find_groups")
+    return groups_of(trace(model, numeric=False), inputs)
+
+
+def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
+    """Gathers the units of a trace into groups; see `find_groups`."""
+    units = found.units
+    roots = units.roots(np.arange(len(units)))
+    fixed, reasons = units.fixed()
+    number, position = _partition(found, roots, fixed)
+    slices = _slices(found, number[roots], position[roots])
+    paths = {id(axis.layer): axis.path for axis in found.axes.values()}
+    skipped = dict(found.skipped)
+    groups: list[NeuronGroup] = []
+    names: set[str] = set()
+    input_names = {
+        int(n): operation.name
+        for operation, signal in found.inputs
+        for n in np.unique(number[roots[signal.labels]])
+    }
+    outputs = {int(n) for s in found.outputs for n in np.unique(number[roots[s.labels]])}
+    for n in range(number.max(initial=-1) + 1):
+        neurons = np.flatnonzero(number == n)
+        made, read, along = (slices[n, role] for role in ("incoming", "outgoing", "companion"))
+        reason = OUTPUT if n in outputs else reasons.get(int(neurons[0]), "")
+        if n in input_names:
+            reason = reason or "is an input of the model"
+        if not made and not inputs:
+            continue
+        if reason:
+            for piece in made:
+                kind = type(piece.layer).__name__
+                skipped.setdefault(paths[id(piece.layer)], f"{kind} {reason}")
+        if reason == OUTPUT:
+            continue
+        name = _unique(paths[id(made[0].layer)] if made else input_names[n], names)
+        groups.append(
+            NeuronGroup(
+                name=name,
+                size=len(neurons),
+                incoming=tuple(made),
+                outgoing=tuple(read),
+                companions=tuple(along),
+                removable=not reason,
+                reason=reason,
+                kind="neuron" if made else "input",
+            )
+        )
+    return NeuronGroups(groups, skipped)
+
+
+def _partition(found: Trace, roots: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the groups in graph order: neurons are together when they share all their slices.
+
+    Returns:
+        `(number, position)` per unit; -1 for units that are no root or touch no kernel.
+    """
+    random = np.random.default_rng(0)
+    signature = fixed.astype(np.uint64)
+    in_kernel = np.zeros(len(roots), dtype=bool)
+    touched = [(axis.labels, axis.role != "companion") for axis in found.axes.values()]
+    touched += [(signal.labels, False) for _, signal in found.inputs]
+    for labels, is_kernel in touched:
+        owned = np.unique(roots[labels])
+        signature[owned] ^= random.integers(2, 2**63, dtype=np.uint64)
+        in_kernel[owned] |= is_kernel
+    in_kernel[FIXED] = False
+    members = np.flatnonzero(in_kernel & (roots == np.arange(len(roots))))
+    _, first, which = np.unique(signature[members], return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))
+    number, position = np.full(len(roots), -1), np.full(len(roots), -1)
+    number[members] = order[which]
+    for n in range(len(first)):
+        own = number == n
+        position[own] = np.arange(own.sum())
+    return number, position
+
+
+def _slices(
+    found: Trace, number: np.ndarray, position: np.ndarray
+) -> dict[tuple[int, str], list[WeightSlice]]:
+    slices: dict[tuple[int, str], list[WeightSlice]] = defaultdict(list)
+    for axis in found.axes.values():
+        owner = number[axis.labels]
+        for n in np.unique(owner[owner >= 0]).tolist():
+            index = np.where(owner == n, position[axis.labels], -1)
+            piece = WeightSlice(axis.layer, axis.variable, axis.axis, index)
+            slices[n, axis.role].append(piece)
+    return slices
+
+
+def _unique(name: str, names: set[str]) -> str:
+    unique, count = name, 1
+    while unique in names:
+        count += 1
+        unique = f"{name}:{count}"
+    names.add(unique)
+    return unique
+
+
+def _layer_names(slices: Sequence[WeightSlice]) -> str:
+    return ", ".join(dict.fromkeys(piece.layer.name for piece in slices))

@@ -1,0 +1,119 @@
+"""Which neurons a model needs, given the values of its weights.
+
+A neuron is needed when it reaches an output or a barrier, or when a non-zero weight carries it to a
+needed neuron and it is not a constant which that neuron's bias can absorb exactly. Everything else
+can be cut without changing what the model computes at inference.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_gss.graph.trace import Edge, Trace
+from keras_gss.graph.units import FIXED
+
+
+@dataclass(frozen=True, eq=False)
+class Liveness:
+    """The fate of every unit of a trace.
+
+    Attributes:
+        trace: the numeric trace this was computed from.
+        needed: bool per unit id: the model's output depends on it.
+        kept: bool per unit id: needed, or kept so that no tensor becomes empty.
+        reasons: why fixed units stay, by root unit.
+    """
+
+    trace: Trace
+    needed: np.ndarray
+    kept: np.ndarray
+    reasons: dict[int, str]
+
+    def keep(self, labels: np.ndarray) -> np.ndarray:
+        """Returns which of `labels` stay, same shape."""
+        return self.kept[labels]
+
+    def folded(self, edge: Edge) -> np.ndarray:
+        """Returns what the removed constant inputs of a layer add to its bias, `(outputs,)`."""
+        gone = ~self.keep(edge.inputs)
+        constant = np.where(gone, np.nan_to_num(edge.value), 0.0)
+        return constant @ edge.sums
+
+    def sizes(self, labels: np.ndarray, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape that remains of a tensor of this shape."""
+        kept = self.keep(labels)
+        axes = range(kept.ndim)
+        return tuple(
+            full
+            if kept.shape[axis] == 1
+            else int(kept.any(tuple(a for a in axes if a != axis)).sum())
+            for axis, full in zip(axes, shape, strict=True)
+        )
+
+
+def liveness(trace: Trace, inputs: bool = False) -> Liveness:
+    """Computes the least set of needed units, then keeps one where nothing would be left.
+
+    Args:
+        trace: a numeric trace.
+        inputs: whether the model's input features may go too.
+
+    Returns:
+        The `Liveness`.
+    """
+    units = trace.units
+    roots = units.roots(np.arange(len(units)))
+    fixed, reasons = units.fixed()
+    needed = fixed.copy()
+    if not inputs:
+        for _, signal in trace.inputs:
+            held = roots[signal.labels]
+            needed[held] = True
+            for root in np.unique(held[~fixed[held]]).tolist():
+                reasons[root] = "is an input of the model"
+    _spread_need(trace, roots, needed)
+    kept = needed.copy()
+    for labels in _everything_with_width(trace):
+        if not kept[roots[labels]].any():
+            kept[roots[labels.flat[0]]] = True
+    return Liveness(trace, needed[roots], kept[roots], reasons)
+
+
+def _spread_need(trace: Trace, roots: np.ndarray, needed: np.ndarray) -> None:
+    """Grows `needed` (by root, in place) to its least fixpoint, last layers first."""
+    edges = [
+        (roots[e.inputs], roots[e.outputs], e.nonzero & e.blocked()[:, None])
+        for e in reversed(trace.edges.values())
+    ]
+    changed = True
+    while changed:
+        changed = False
+        for inputs, outputs, carries in edges:
+            reached = inputs[carries[:, needed[outputs]].any(1)]
+            if not needed[reached].all():
+                needed[reached] = True
+                changed = True
+
+
+def _everything_with_width(trace: Trace) -> list[np.ndarray]:
+    """The labels of all tensors and weight axes: none of them may lose its last unit."""
+    tensors = [signal.labels for signal in trace.signals]
+    inputs = [signal.labels for _, signal in trace.inputs]
+    weights = [axis.labels for axis in trace.axes.values()]
+    return [labels for labels in (*inputs, *tensors, *weights) if labels.size]
+
+
+def border_constants(live: Liveness) -> dict[str, tuple[int, str]]:
+    """Finds constant neurons that stay only because a border would show their absence.
+
+    Returns:
+        `{path of the reading layer: (how many, reason)}`.
+    """
+    roots = live.trace.units.roots(np.arange(len(live.trace.units)))
+    found = {}
+    for edge in live.trace.edges.values():
+        constant = ~np.isnan(edge.value) & edge.blocked() & (roots[edge.inputs] != FIXED)
+        count = int((constant & edge.nonzero[:, live.needed[edge.outputs]].any(1)).sum())
+        if count:
+            found[edge.path] = (count, "constant, but the layer's border treats them differently")
+    return found

@@ -1,0 +1,147 @@
+"""Several tensors into one, position by position: their channels share one fate."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_gss.graph.registry import register_operations, register_rule
+from keras_gss.graph.rules.elementwise import mapped
+from keras_gss.graph.trace import Call, Signal
+from keras_gss.graph.units import FIXED
+
+
+@register_rule(layers.Add)
+def add(call: Call) -> Signal | list[Signal]:
+    """The sum of constants is constant."""
+    return _merge(call, lambda values: sum(values))
+
+
+@register_rule(layers.Subtract)
+def subtract(call: Call) -> Signal | list[Signal]:
+    """First minus second."""
+    return _merge(call, lambda values: values[0] - values[1])
+
+
+@register_rule(layers.Average)
+def average(call: Call) -> Signal | list[Signal]:
+    """The mean of all inputs."""
+    return _merge(call, lambda values: sum(values) / len(values))
+
+
+@register_rule(layers.Maximum)
+def maximum(call: Call) -> Signal | list[Signal]:
+    """The largest input."""
+    return _merge(call, lambda values: np.max(np.broadcast_arrays(*values), axis=0))
+
+
+@register_rule(layers.Minimum)
+def minimum(call: Call) -> Signal | list[Signal]:
+    """The smallest input."""
+    return _merge(call, lambda values: np.min(np.broadcast_arrays(*values), axis=0))
+
+
+@register_rule(layers.Multiply)
+def multiply(call: Call) -> Signal | list[Signal]:
+    """Zero times anything is zero."""
+    return _merge(call, _product)
+
+
+@register_operations("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide", "TrueDivide")
+def binary_operation(call: Call) -> Signal | list[Signal]:
+    """`x + y` and its kin, between tensors or with a number."""
+    arguments = [*call.args, *call.kwargs.values()]
+    kind = type(call.operation).__name__
+    if len(call.inputs) == 2:
+        if kind in ("Divide", "TrueDivide"):
+            return call.barrier("divides by a tensor")
+        function = {
+            "Add": lambda values: values[0] + values[1],
+            "Subtract": lambda values: values[0] - values[1],
+            "Multiply": _product,
+            "Maximum": lambda values: np.maximum(*values),
+            "Minimum": lambda values: np.minimum(*values),
+        }[kind]
+        return _merge(call, function)
+    others = [a for a in arguments if not isinstance(a, Signal)]
+    if any(np.size(keras.ops.convert_to_numpy(other)) > 1 for other in others):
+        return call.barrier("combines channels with an array held in the graph")
+    if not isinstance(arguments[0], Signal) and kind in ("Divide", "TrueDivide"):
+        return call.barrier("divides by a tensor")
+
+    def function(value: keras.KerasTensor) -> keras.KerasTensor:
+        return call.operation.call(*(value if isinstance(a, Signal) else a for a in arguments))
+
+    return call.like(mapped(call, function, call.x.value))
+
+
+def _product(values: list[np.ndarray]) -> np.ndarray:
+    product = values[0]
+    for value in values[1:]:
+        product = np.where((product == 0) | (value == 0), 0.0, product * value)
+    return product
+
+
+def _merge(call: Call, function: Callable[[list[np.ndarray]], np.ndarray]) -> Signal | list[Signal]:
+    """Ties the inputs position by position; one that is broadcast along channels stays whole."""
+    shape = call.shapes[0]
+    if any(len(signal.shape) != len(shape) for signal in call.inputs):
+        return call.barrier("combines tensors of different ranks")
+    broadcast, tied = [], []
+    varies = [any(s.labels.shape[axis] > 1 for s in call.inputs) for axis in range(len(shape))]
+    for signal in call.inputs:
+        spreads = any(
+            own == 1 and full != 1 and vary
+            for own, full, vary in zip(signal.shape, shape, varies, strict=True)
+        )
+        (broadcast if spreads else tied).append(signal.labels)
+    for labels in broadcast:
+        name = call.operation.name
+        call.trace.units.fix(labels, f"is broadcast over other channels by '{name}'")
+    for labels in tied[1:]:
+        call.tie(tied[0], labels)
+    labels = np.broadcast_arrays(*tied)[0] if tied else np.array(FIXED)
+    return call.signal(labels, function([signal.value for signal in call.inputs]))
+
+
+@register_rule(layers.Concatenate)
+def concatenate(call: Call) -> Signal | list[Signal]:
+    """Units and constants side by side."""
+    return _concatenate(call, call.operation.axis)
+
+
+@register_operations("Concatenate")
+def concatenate_operation(call: Call) -> Signal | list[Signal]:
+    """`keras.ops.concatenate`."""
+    return _concatenate(call, call.operation.axis)
+
+
+def _concatenate(call: Call, axis: int) -> Signal | list[Signal]:
+    rank = len(call.shapes[0])
+    axis = axis if axis < 0 else axis - 1
+    if not -rank <= axis < rank:
+        return call.barrier("joins tensors along the batch axis")
+    axis %= rank
+    parts = call.inputs
+    if any(signal.shape[axis] is None for signal in parts):
+        parts = [call.collapse(signal, (axis,)) for signal in parts]
+        for signal in parts[1:]:
+            call.tie(parts[0].labels, signal.labels)
+        value = parts[0].value
+        for signal in parts[1:]:
+            value = np.where(value == signal.value, value, np.nan)
+        return call.signal(parts[0].labels, value)
+    labels = _side_by_side([s.labels for s in parts], [s.shape[axis] for s in parts], axis)
+    value = _side_by_side([s.value for s in parts], [s.shape[axis] for s in parts], axis)
+    return call.signal(labels, value)
+
+
+def _side_by_side(arrays: list[np.ndarray], sizes: list[int], axis: int) -> np.ndarray:
+    """Concatenates along `axis`, every other axis broadcast to what all have in common."""
+    common = [max(a.shape[k] for a in arrays) for k in range(arrays[0].ndim)]
+    full = []
+    for array, size in zip(arrays, sizes, strict=True):
+        common[axis] = size
+        full.append(np.broadcast_to(array, common))
+    return np.concatenate(full, axis)

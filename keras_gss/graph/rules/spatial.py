@@ -1,0 +1,101 @@
+"""Pooling, padding, cropping, upsampling: what happens along space, channel by channel."""
+
+import numpy as np
+from keras import layers
+
+from keras_gss.graph.registry import register_rule
+from keras_gss.graph.trace import Call, Signal
+
+
+def channel_axis(layer: layers.Layer) -> int:
+    """Returns the channel axis of a layer's tensors, the batch axis left out."""
+    return 0 if layer.data_format == "channels_first" else -1
+
+
+def spatial_shape(layer: layers.Layer, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Returns the shape without its channel axis."""
+    return shape[1:] if channel_axis(layer) == 0 else shape[:-1]
+
+
+def pads(layer: layers.Layer, shape: tuple[int | None, ...]) -> bool:
+    """Tells whether a convolution over this input shape meets computed padding anywhere.
+
+    `"same"` pads nothing where the windows tile the axis exactly, with 1x1 kernels for instance.
+    """
+    if layer.padding == "valid":
+        return False
+    sizes = spatial_shape(layer, shape)
+    rank = len(sizes)
+    for size, kernel, stride, dilation in zip(
+        sizes,
+        _per_axis(layer.kernel_size, rank),
+        _per_axis(layer.strides, rank),
+        _per_axis(layer.dilation_rate, rank),
+        strict=True,
+    ):
+        extent = (kernel - 1) * dilation + 1
+        if layer.padding == "causal":
+            needed = extent - 1
+        elif size is None:
+            needed = extent - stride
+        else:
+            needed = (-(-size // stride) - 1) * stride + extent - size
+        if needed > 0:
+            return True
+    return False
+
+
+def _per_axis(value: int | tuple[int, ...], rank: int) -> tuple[int, ...]:
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+@register_rule(
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.AveragePooling3D,
+    layers.UpSampling1D,
+    layers.UpSampling2D,
+    layers.UpSampling3D,
+    layers.Cropping1D,
+    layers.Cropping2D,
+    layers.Cropping3D,
+)
+def keep_channels(call: Call) -> Signal:
+    """A mean, maximum or copy of equal numbers is that number: constants pass through."""
+    axis = _layer_axis(call.operation)
+    labels, value = call.along(call.x, axis)
+    return call.signal(call.spread(labels, axis), call.spread(value, axis))
+
+
+@register_rule(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
+def zero_padding(call: Call) -> Signal:
+    """Only a zero stays constant when zeros are put around it."""
+    axis = _layer_axis(call.operation)
+    labels, value = call.along(call.x, axis)
+    if call.shapes[0] != call.x.shape or None in call.x.shape:
+        value = np.where(value == 0, 0.0, np.nan)
+    return call.signal(call.spread(labels, axis), call.spread(value, axis))
+
+
+@register_rule(
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+)
+def global_pooling(call: Call) -> Signal:
+    """One number per channel."""
+    axis = channel_axis(call.operation)
+    labels, value = call.along(call.x, axis)
+    axis = axis if call.operation.keepdims else -1
+    return call.signal(call.spread(labels, axis), call.spread(value, axis))
+
+
+def _layer_axis(layer: layers.Layer) -> int:
+    """The channel axis of a layer that may have no `data_format` (the 1D ones)."""
+    return 0 if getattr(layer, "data_format", None) == "channels_first" else -1

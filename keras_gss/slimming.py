@@ -1,0 +1,317 @@
+"""From a model with dead neurons to a smaller ordinary model that computes the same thing."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_gss import _keras
+from keras_gss._checks import check_choice
+from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
+from keras_gss.graph.groups import groups_of
+from keras_gss.graph.liveness import border_constants
+
+_TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+_HALF_TOLERANCE = 2e-2
+_CHECK_BATCH = 4
+_UNKNOWN_SIZE = 16
+
+
+@dataclass(frozen=True)
+class SlimReport:
+    """What `slim` did.
+
+    Attributes:
+        cut: `{group name: (neurons before, after)}` for every group that can lose neurons.
+        kept: `{layer path: reason}` for what stays although it might be expected to go.
+        input_features: `{input name: (features, features used)}`.
+        selected: `{input name: indices into the flattened input}` of the features that a narrowed
+            model reads; empty when the inputs are kept.
+        max_difference: largest |slim - masked| over the largest |masked| on the random check
+            inputs; None if it was not checked.
+    """
+
+    cut: dict[str, tuple[int, int]]
+    kept: dict[str, str]
+    input_features: dict[str, tuple[int, int]]
+    selected: dict[str, np.ndarray]
+    max_difference: float | None
+
+    def summary(self) -> str:
+        """Returns the report as text, one line per group, input and kept layer."""
+        lines = [
+            f"{name}: {before} -> {after} neurons" for name, (before, after) in self.cut.items()
+        ]
+        for name, (features, used) in self.input_features.items():
+            lines.append(f"{name}: {used} of {features} input features are used")
+        lines += [f"kept {path}: {reason}" for path, reason in self.kept.items()]
+        if self.max_difference is not None:
+            lines.append(f"largest relative difference of the outputs: {self.max_difference:.1e}")
+        return "\n".join(lines)
+
+
+def slim(
+    model: keras.Model,
+    inputs: Literal["keep", "narrow", "select"] = "keep",
+    check: bool = True,
+    return_report: bool = False,
+) -> keras.Model | tuple[keras.Model, SlimReport]:
+    """Cuts every neuron that a model does not need, and nothing else.
+
+    A neuron goes when all its outgoing weights are zero, or when it provably emits a constant that
+    the biases behind it can absorb; what dies because of that goes too. Masks and penalties of
+    this library are dropped. No layer is cut to zero width: one neuron stays.
+
+    Args:
+        model: a built Keras 3 Sequential or functional model, from `gss.prune` for instance; it is
+            not changed.
+        inputs: what becomes of input features that nothing reads. `"keep"` leaves the input as it
+            is (a gather costs more than it saves), `"narrow"` makes a model that takes the used
+            features only, `"select"` puts a selection of them in front.
+        check: compare the two models on random inputs.
+        return_report: return `(model, SlimReport)`.
+
+    Returns:
+        An ordinary, uncompiled Keras model with the same layer names, which loads without
+        keras_gss.
+
+    Raises:
+        TypeError, ValueError: for a model without a graph, unbuilt, or with NaN weights; for an
+            input that cannot be narrowed.
+        RuntimeError: if the check finds that the outputs differ.
+
+    Example:
+
+    >>> import keras, numpy as np, keras_gss as gss
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu"),
+    ...                           keras.layers.Dense(2)])
+    >>> kernel = model.layers[1].kernel
+    >>> kernel.assign(kernel * np.array([[1.0], [0.0], [1.0]]))  # nothing reads neuron 1
+    >>> gss.slim(model).layers[0].units
+    2
+    """
+    check_choice("inputs", inputs, ("keep", "narrow", "select"))
+    _keras.check_model(model, "slim")
+    found = trace(model)
+    live = liveness(found, inputs=inputs != "keep")
+    narrowed = {} if inputs == "keep" else _narrowed_inputs(model, live)
+    small = _cut(model, live, narrowed)
+    difference = None
+    if inputs == "select":
+        small = _select(model, small, narrowed)
+    if check:
+        difference = _check(model, small, {} if inputs == "select" else narrowed)
+    if not return_report:
+        return small
+    selected = {} if inputs == "keep" else {n.name: n.flat for n in narrowed.values()}
+    return small, _report(found, live, selected, difference)
+
+
+@dataclass(frozen=True, eq=False)
+class _Narrowed:
+    """How one model input shrinks: positions kept per axis, or of the flattened sample."""
+
+    name: str
+    flat: np.ndarray
+    axes: tuple[np.ndarray, ...] | None
+    shape: tuple[int | None, ...]
+
+    def __call__(self, x: Any) -> Any:
+        if self.axes is None:
+            x = keras.ops.reshape(x, (-1, int(np.prod(self.shape))))
+            return keras.ops.take(x, self.flat, axis=1)
+        for axis, positions in enumerate(self.axes):
+            if self.shape[axis] is not None and len(positions) < self.shape[axis]:
+                x = keras.ops.take(x, positions, axis=axis + 1)
+        return x
+
+
+def _narrowed_inputs(model: keras.Model, live: Liveness) -> dict[int, _Narrowed]:
+    narrowed = {}
+    for operation, signal in live.trace.inputs:
+        kept = live.keep(signal.labels)
+        axes = range(kept.ndim)
+        lines = [kept.any(tuple(a for a in axes if a != axis)) for axis in axes]
+        rectangle = np.ix_(*lines) if kept.ndim else ()
+        full = np.broadcast_to(kept, [size or 1 for size in signal.shape])
+        positions: tuple[np.ndarray, ...] | None = tuple(
+            np.arange(size or 1) if kept.shape[axis] == 1 else np.flatnonzero(lines[axis])
+            for axis, size in enumerate(signal.shape)
+        )
+        if not kept[rectangle].all():
+            if not _only_flattened(model, operation):
+                raise ValueError(
+                    f"The used features of the input '{operation.name}' form no rectangle in its "
+                    f"shape {signal.shape}, so it cannot be narrowed. Use `inputs='keep'`."
+                )
+            positions = None
+        flat = np.flatnonzero(full)
+        narrowed[id(operation)] = _Narrowed(operation.name, flat, positions, signal.shape)
+    return narrowed
+
+
+def _only_flattened(model: keras.Model, operation: Any) -> bool:
+    """Tells whether every reader of a model input is a channels-last `Flatten`."""
+    nodes = [
+        node
+        for nodes in _keras.graph_of(model)._nodes_by_depth.values()
+        for node in nodes
+        if any(t._keras_history.operation is operation for t in node.input_tensors)
+    ]
+    return all(
+        isinstance(node.operation, keras.layers.Flatten)
+        and node.operation.data_format == "channels_last"
+        for node in nodes
+        if not node.is_input
+    )
+
+
+def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> keras.Model:
+    found = live.trace
+    values = {id(v): found.read(v) for v in model.weights}
+    added = {}
+    for edge in found.edges.values():
+        folded = live.folded(edge)
+        if edge.bias is not None:
+            values[id(edge.bias)] = values[id(edge.bias)] + folded
+        elif folded[live.keep(edge.outputs)].any():
+            added[id(edge.layer), "bias"] = folded[live.keep(edge.outputs)]
+    for (variable, axis), declared in found.axes.items():
+        values[variable] = np.compress(live.keep(declared.labels), values[variable], axis)
+    resized: dict[int, dict[str, Any]] = {}
+    for (operation, key), resize in found.resizes.items():
+        sizes = live.sizes(resize.signal.labels, resize.signal.shape)
+        if operation in narrowed and narrowed[operation].axes is None:
+            sizes = (len(narrowed[operation].flat),)
+        resized.setdefault(operation, {})[key] = resize.compute(sizes)
+
+    def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
+        config = {key: _without_gss(value) for key, value in config.items()}
+        config.update(resized.get(id(operation), {}))
+        if (id(operation), "bias") in added:
+            config["use_bias"] = True
+        return config
+
+    return _keras.rebuild(model, edit, values, added)
+
+
+def _without_gss(value: Any) -> Any:
+    """Replaces a serialised object of this library by the user's own that it wraps, or None."""
+    while isinstance(value, dict) and str(value.get("registered_name")).startswith("keras_gss>"):
+        value = value["config"].get("wrapped")
+    return value
+
+
+def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> keras.Model:
+    """Puts the selection of the used input features in front of a narrowed model."""
+    graph = _keras.graph_of(model)
+    fronts = [
+        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name)
+        for t in graph.inputs
+    ]
+    chosen = [
+        narrowed[id(t._keras_history.operation)](front)
+        for t, front in zip(graph.inputs, fronts, strict=True)
+    ]
+    small = _keras.graph_of(small)
+    outputs = small.call(tree.pack_sequence_as(small._inputs_struct, chosen))
+    return keras.Model(
+        tree.pack_sequence_as(graph._inputs_struct, fronts), outputs, name=model.name
+    )
+
+
+def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> float | None:
+    """Compares the outputs on random inputs; in float64 where float32 rounding blurs them."""
+    difference, dtype = _difference(model, small, narrowed)
+    if difference is None:
+        warnings.warn(
+            f"'{model.name}' gives two different outputs for the same input, so `slim` could not "
+            "compare the cut model with it.",
+            stacklevel=3,
+        )
+        return None
+    tolerance = _TOLERANCE.get(dtype, _HALF_TOLERANCE)
+    exact = difference
+    if difference > tolerance and dtype != "float64" and keras.backend.backend() != "jax":
+        tolerance = _TOLERANCE["float64"]
+        exact, _ = _difference(_in_float64(model), _in_float64(small), narrowed)
+    if not exact <= tolerance:
+        raise RuntimeError(
+            f"The cut model's outputs differ from those of '{model.name}' by {exact:.1e} of the "
+            f"largest output (allowed: {tolerance:.0e}). Nothing was returned; please report "
+            "this model."
+        )
+    return difference
+
+
+def _difference(
+    model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]
+) -> tuple[float | None, str]:
+    graph = _keras.graph_of(model)
+    random = np.random.default_rng(0)
+    inputs = [_random_input(random, t) for t in graph.inputs]
+    fewer = [
+        narrowed[id(t._keras_history.operation)](x) if narrowed else x
+        for t, x in zip(graph.inputs, inputs, strict=True)
+    ]
+    run: Callable[[keras.Model, list], list[np.ndarray]] = lambda m, x: [
+        keras.ops.convert_to_numpy(y)
+        for y in tree.flatten(
+            m(tree.pack_sequence_as(_keras.graph_of(m)._inputs_struct, x), training=False)
+        )
+    ]
+    masked, again, cut = run(model, inputs), run(model, inputs), run(small, fewer)
+    if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(masked, again, strict=True)):
+        return None, ""
+    worst = 0.0
+    for a, b in zip(masked, cut, strict=True):
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        scale = np.abs(a).max(initial=0.0) or 1.0
+        worst = max(worst, float(np.abs(a - b).max(initial=0.0) / scale))
+    return worst, keras.backend.standardize_dtype(graph.outputs[0].dtype)
+
+
+def _random_input(random: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:
+    shape = (tensor.shape[0] or _CHECK_BATCH, *(size or _UNKNOWN_SIZE for size in tensor.shape[1:]))
+    if keras.backend.is_float_dtype(tensor.dtype):
+        return random.normal(size=shape).astype(tensor.dtype)
+    return random.integers(0, 2, shape).astype(tensor.dtype)
+
+
+def _in_float64(model: keras.Model) -> keras.Model:
+    def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
+        if "dtype" in config and isinstance(operation, keras.Layer):
+            config["dtype"] = "float64"
+        return config
+
+    return _keras.rebuild(model, edit)
+
+
+def _report(
+    found: Trace, live: Liveness, selected: dict[str, np.ndarray], difference: float | None
+) -> SlimReport:
+    groups = groups_of(found)
+    cut = {}
+    for group in groups:
+        if group.removable:
+            piece = group.incoming[0]
+            kept = live.keep(found.axes[id(piece.weight), piece.axis].labels)
+            cut[group.name] = (group.size, len(np.unique(piece.index[(piece.index >= 0) & kept])))
+    kept = dict(groups.skipped)
+    for path, (number, reason) in border_constants(live).items():
+        kept[path] = f"{number} of the neurons it reads stay: {reason}"
+    return SlimReport(cut, kept, _used_features(found), selected, difference)
+
+
+def _used_features(found: Trace) -> dict[str, tuple[int, int]]:
+    live = liveness(found, inputs=True)
+
+    def used(signal: Signal) -> tuple[int, int]:
+        full = np.broadcast_to(live.keep(signal.labels), [size or 1 for size in signal.shape])
+        return full.size, int(full.sum())
+
+    return {operation.name: used(signal) for operation, signal in found.inputs}
