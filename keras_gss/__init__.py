@@ -3,11 +3,25 @@
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+from keras_gss.regularizers import (
+    GSS121,
+    GSS212,
+    CrossLayerRegularizer,
+    DeepGSS121,
+    GSSElement,
+    GSSStructure,
+)
 from keras_gss.slimming import slim
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GSS121",
+    "GSS212",
+    "CrossLayerRegularizer",
+    "DeepGSS121",
+    "GSSElement",
+    "GSSStructure",
     "NeuronGroup",
     "NeuronGroups",
     "WeightSlice",

@@ -7,11 +7,14 @@ of them raise `ValueError`, also for a wrong type, as the checks of `keras.regul
 import math
 import numbers
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
+Choice = TypeVar("Choice")
 
-def reject(name: str, expected: str, value: object) -> ValueError:
+
+def reject(name: str, expected: str, value: Any) -> ValueError:
     """Returns the error "`name` must be ... Received: name=..." for the caller to raise.
 
     Example:
@@ -21,7 +24,7 @@ def reject(name: str, expected: str, value: object) -> ValueError:
     return ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
 
-def is_real(value: object) -> bool:
+def is_real(value: Any) -> bool:
     """Whether `value` is a finite Python or NumPy real number; booleans are none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
@@ -31,7 +34,7 @@ def is_real(value: object) -> bool:
         return False
 
 
-def check_factor(name: str, value: object) -> float:
+def check_factor(name: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number >= 0.
 
     Raises:
@@ -49,14 +52,14 @@ def check_factor(name: str, value: object) -> float:
     return float(value)
 
 
-def check_positive(name: str, value: object) -> float:
+def check_positive(name: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number > 0; ValueError otherwise."""
     if not is_real(value) or value <= 0:
         raise reject(name, "a finite number > 0", value)
     return float(value)
 
 
-def check_fraction(name: str, value: object) -> float:
+def check_fraction(name: str, value: Any) -> float:
     """Returns `value` as a float if 0 < value <= 1; ValueError otherwise.
 
     Example:
@@ -69,7 +72,7 @@ def check_fraction(name: str, value: object) -> float:
     return float(value)
 
 
-def check_integer(name: str, value: object, minimum: int = 0) -> int:
+def check_integer(name: str, value: Any, minimum: int = 0) -> int:
     """Returns `value` as an int if it is an integer (no boolean) >= `minimum`."""
     integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not integral or value < minimum:
@@ -77,14 +80,14 @@ def check_integer(name: str, value: object, minimum: int = 0) -> int:
     return int(value)
 
 
-def check_flag(name: str, value: object) -> bool:
+def check_flag(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False (NumPy's too); ValueError otherwise."""
     if not isinstance(value, (bool, np.bool_)):
         raise reject(name, "True or False", value)
     return bool(value)
 
 
-def check_choice(name: str, value: object, choices: Sequence) -> object:
+def check_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
     """Returns the member of `choices` that equals `value`; ValueError if none does.
 
     Booleans equal no number here, although Python says `True == 1`.
@@ -103,7 +106,7 @@ def check_choice(name: str, value: object, choices: Sequence) -> object:
     raise reject(name, f"one of {', '.join(map(repr, choices))}", value)
 
 
-def check_axes(name: str, value: object) -> tuple[int, ...]:
+def check_axes(name: str, value: Any) -> tuple[int, ...]:
     """Returns `value`, one axis or several, as a tuple of ints without repetitions.
 
     Negative axes stay as they are: what they mean depends on the rank they are applied to.

@@ -1,0 +1,236 @@
+"""The penalties as pure functions of tensors: one equation, one function.
+
+Written on `keras.ops`, so they run and differentiate on every Keras backend. Half-precision
+tensors are computed in float32. Gradients are finite everywhere; where a norm has none (at a
+zero group) they are the subgradient of least norm, 0.
+
+Source: "Learning Compact Neural Networks via Generalized Structured Sparsity", called the
+paper; the equation numbers are the paper's.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from keras import ops
+
+from keras_gss._checks import check_axes, check_choice, check_positive, reject
+
+# Squares under this flush to zero on some devices, so that a group of norm under 1.1e-19 is a
+# zero group on all of them.
+TINY = float(np.finfo(np.float32).tiny)
+
+# The norm of a neuron under which the forms with r < 1 stop getting steeper (`gss_structure`).
+# Far below what any threshold keeps, far above where float32 loses digits.
+FLOOR = 1e-4
+
+Axes = int | Sequence[int]
+
+
+def as_float(x):
+    """Returns `x` as a tensor of at least 32 bits: float16 and bfloat16 become float32."""
+    x = ops.convert_to_tensor(x)
+    half = str(ops.dtype(x)) in ("float16", "bfloat16")
+    return ops.cast(x, "float32") if half else x
+
+
+def safe_sqrt(x):
+    """Returns sqrt(x) for x >= 0, with the gradient 0 at x = 0.
+
+    A single `where` around the root would still back-propagate NaN: the root must not see 0.
+    """
+    positive = x > TINY
+    return ops.where(positive, ops.sqrt(ops.where(positive, x, 1.0)), 0.0)
+
+
+def norm(x, order: int, axes: Sequence[int]):
+    """Returns the l1 or l2 norm (`order` 1 or 2) of `x` along `axes`, which stay with size 1.
+
+    Without axes every entry is a vector of its own, whose norm is its magnitude.
+    """
+    if not axes:
+        return ops.abs(x)
+    if order == 1:
+        return ops.sum(ops.abs(x), axis=tuple(axes), keepdims=True)
+    return safe_sqrt(ops.sum(ops.square(x), axis=tuple(axes), keepdims=True))
+
+
+def split_axes(shape: Sequence[int], inner: Axes, middle: Axes) -> tuple[tuple[int, ...], ...]:
+    """Returns `inner` and `middle` as non-negative axes of a kernel of the given shape.
+
+    Raises:
+        ValueError: an axis out of range, named twice, or in both.
+
+    Example:
+    >>> split_axes((5, 5, 3, 8), inner=(0, 1, 2), middle=-1)
+    ((0, 1, 2), (3,))
+    """
+    rank = len(shape)
+    resolved = []
+    for name, axes in (
+        ("inner", check_axes("inner", inner)),
+        ("middle", check_axes("middle", middle)),
+    ):
+        if any(not -rank <= axis < rank for axis in axes):
+            expected = f"axes from {-rank} to {rank - 1} for a kernel of shape {tuple(shape)}"
+            raise reject(name, expected, axes)
+        resolved.append(check_axes(name, [axis % rank for axis in axes]))
+    if set(resolved[0]) & set(resolved[1]):
+        raise reject("middle", f"free of the axes of inner={inner}", middle)
+    return tuple(resolved)
+
+
+def nested_norm(w, inner: Axes, middle: Axes, orders: Sequence[int]):
+    """Returns the three-level mixed norm of a kernel.
+
+    Args:
+        w: tensor of any rank.
+        inner: axes within a subgroup, normed first with `orders[0]`.
+        middle: axes that index the subgroups of a group, normed next with `orders[1]`.
+            The axes in neither index the groups, normed last with `orders[2]`.
+        orders: three numbers, each 1 or 2.
+
+    Returns:
+        A scalar tensor.
+
+    Raises:
+        ValueError: axes out of range, repeated or in both.
+
+    Example:
+    >>> float(nested_norm([[3.0, 0.0], [4.0, -2.0]], inner=0, middle=1, orders=(2, 1, 2)))
+    7.0
+    """
+    w = as_float(w)
+    inner, middle = split_axes(w.shape, inner, middle)
+    subgroups = norm(w, orders[0], inner)
+    groups = norm(subgroups, orders[1], middle)
+    return ops.sum(norm(groups, orders[2], tuple(range(len(w.shape)))))
+
+
+def gss121(w, inner: Axes = (0,), middle: Axes = (1,)):
+    """GSS121, eq. 1: sum_g sqrt( sum_{g' in g} ||w_{g,g'}||_1^2 ), a scalar.
+
+    Example:
+    >>> float(gss121([[3.0, 0.0], [0.0, -4.0]], inner=0, middle=1))
+    5.0
+    """
+    return nested_norm(w, inner, middle, orders=(1, 2, 1))
+
+
+def gss212(w, inner: Axes = (0,), middle: Axes = (1,), squared: bool = False):
+    """GSS212: sqrt( sum_g ( sum_{g' in g} ||w_{g,g'}||_2 )^2 ), or without the outer root.
+
+    The squared form makes the subgroups compete even where there is one group, of which the
+    root form is only the group lasso.
+
+    Example:
+    >>> float(gss212([[3.0, 0.0], [4.0, -2.0]], inner=0, middle=1, squared=True))
+    49.0
+    """
+    root = nested_norm(w, inner, middle, orders=(2, 1, 2))
+    return ops.square(root) if squared else root
+
+
+def deep_gss121(incoming, outgoing):
+    """Deep GSS121, eq. 2-3, for one layer of neurons: sum_j sqrt(||in_j||_1^2 + ||out_j||_1^2).
+
+    Args:
+        incoming: shape (neurons,), the l1 norms of the neurons' incoming weights.
+        outgoing: shape (neurons,), the l1 norms of the neurons' outgoing weights.
+
+    Returns:
+        A scalar tensor.
+    """
+    return ops.sum(safe_sqrt(ops.square(as_float(incoming)) + ops.square(as_float(outgoing))))
+
+
+def gss_element(incoming, outgoing):
+    """Element-wise deep GSS212, squared: sum_j (||in_j||_1^2 + ||out_j||_1^2), a scalar.
+
+    Args:
+        incoming: shape (neurons,), the l1 norms of the neurons' incoming weights.
+        outgoing: shape (neurons,), the l1 norms of the neurons' outgoing weights.
+    """
+    return ops.sum(ops.square(as_float(incoming)) + ops.square(as_float(outgoing)))
+
+
+def gss_structure(strengths, p: int = 2, q: int = 2, floor: float = FLOOR):
+    """Structured deep GSS212 and its (p, q) family: || (||w_j||_p)_j ||_r^p, 1/r = 1/p + 1/q.
+
+    With s_j = ||w_j||_p^p and t = q / (p + q) this is ( sum_j s_j^t )^(1/t). For (2, 2), the
+    paper's squared form, it is exactly that. The others have r < 1 and an unbounded gradient
+    at a weak neuron; there s^t is replaced by s * max(s, floor^p)^(t - 1), the same for a
+    neuron of norm 0 or >= `floor` and, in between, linear in s. So every derivative by a weight
+    is at most p/t * floor^(r - 1) * (sum_j s_j^t)^(p/q) in magnitude.
+
+    Args:
+        strengths: shape (neurons,), s_j = ||w_j||_p^p over all weights of neuron j.
+        p: 1 or 2, the norm of a neuron's weights.
+        q: 1 or 2, the norm that bounds the selection variables.
+        floor: the norm > 0 of a neuron below which the slope stays as it is.
+
+    Returns:
+        A scalar tensor.
+
+    Example:
+    >>> float(gss_structure(np.array([9.0, 16.0, 0.0]), p=2, q=2))
+    49.0
+    >>> float(gss_structure(np.array([9.0, 16.0, 0.0]), p=1, q=1))
+    49.0
+    """
+    p, q, floor = _checked(p, q, floor)
+    strengths = as_float(strengths)
+    if p == q == 2:
+        return ops.square(ops.sum(safe_sqrt(strengths)))
+    return ops.power(ops.sum(_floored_power(strengths, p, q, floor)), (p + q) / q)
+
+
+def selection_variables(strengths, p: int = 2, q: int = 2, floor: float = FLOOR):
+    """The best shares a_j of the neurons: a_j = s_j^(1/(p+q)) / ( sum_k s_k^(q/(p+q)) )^(1/q).
+
+    They minimise `selected_sum` over a >= 0, ||a||_q <= 1. A neuron weaker than `floor` gets
+    the share of one that strong, which bounds the gradient while a share is held over several
+    steps. No gradient passes through the result.
+
+    Args:
+        strengths: shape (neurons,), as in `gss_structure`.
+        p: as in `gss_structure`.
+        q: as in `gss_structure`.
+        floor: as in `gss_structure`.
+
+    Returns:
+        Shape (neurons,), all positive.
+    """
+    p, q, floor = _checked(p, q, floor)
+    strengths = ops.stop_gradient(as_float(strengths))
+    total = ops.sum(_floored_power(strengths, p, q, floor))
+    total = ops.where(total > TINY, total, 1.0)
+    return ops.power(ops.maximum(strengths, floor**p), 1 / (p + q)) / ops.power(total, 1 / q)
+
+
+def selected_sum(strengths, selection, p: int = 2):
+    """The variational form of `gss_structure`: sum_j s_j / a_j^p, a scalar.
+
+    At the selection variables of these very strengths the value is that of the closed form
+    and, by the envelope theorem, so is the gradient with a held fixed; with the floor, for
+    neurons of norm 0 or >= `floor`.
+
+    Args:
+        strengths: shape (neurons,), s_j = ||w_j||_p^p.
+        selection: shape (neurons,), a_j > 0.
+        p: 1 or 2.
+
+    Example:
+    >>> strengths = np.array([9.0, 16.0, 0.0])
+    >>> round(float(selected_sum(strengths, selection_variables(strengths))), 4)
+    49.0
+    """
+    return ops.sum(as_float(strengths) / ops.power(selection, check_choice("p", p, (1, 2))))
+
+
+def _floored_power(strengths, p, q, floor):
+    return strengths * ops.power(ops.maximum(strengths, floor**p), -p / (p + q))
+
+
+def _checked(p, q, floor):
+    p, q = check_choice("p", p, (1, 2)), check_choice("q", q, (1, 2))
+    return p, q, check_positive("floor", floor)
