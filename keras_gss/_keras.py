@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -156,3 +157,60 @@ def _copy_values(
                     variable.assign(added[id(source), name])
         for variable, target in pairs:
             target.assign(values.get(id(variable), variable))
+
+
+def every_layer(model: keras.Model) -> list[keras.Layer]:
+    """Returns all layers of any model, once each: nested ones, and the cells inside layers."""
+    return list(model._flatten_layers(include_self=False))
+
+
+def in_symbolic_scope() -> bool:
+    """Tells whether Keras only infers shapes and dtypes now, as `fit` does before it trains."""
+    return keras.src.backend.common.symbolic_scope.in_symbolic_scope()
+
+
+class _State:
+    """Looks to Keras like a seed generator: it owns one variable, called `state`."""
+
+    def __init__(self, state: keras.Variable) -> None:
+        self.state = state
+
+
+def track_state(model: keras.Model, value: Any, name: str) -> keras.Variable:
+    """Gives a model a variable that its traced functions read and write, but files don't hold.
+
+    Keras passes the states of a model's seed generators in and out of every traced step (JAX
+    freezes any variable it is not told of), and leaves them out of `weights` and saved files.
+
+    Args:
+        model: the model that owns the variable from now on.
+        value: its initial value, an array or a number.
+        name: its name.
+
+    Returns:
+        A variable that is not trainable; in a step replicated by `tf.distribute`, every replica
+        has to assign the same value to it.
+    """
+    with _strategy_scope(model):
+        state = keras.Variable(
+            value, trainable=False, autocast=False, aggregation="only_first_replica", name=name
+        )
+    model._seed_generators.append(_State(state))
+    return state
+
+
+def untrack_state(model: keras.Model, state: keras.Variable) -> None:
+    """Takes back one `track_state`."""
+    model._seed_generators[:] = [s for s in model._seed_generators if s.state is not state]
+
+
+def forget_functions(model: keras.Model) -> None:
+    """Makes a model trace its training and test step anew: a traced one keeps the old losses."""
+    model.train_function = None
+    model.test_function = None
+
+
+def _strategy_scope(model: keras.Model) -> AbstractContextManager[Any]:
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy.scope()
+    return nullcontext()
