@@ -125,7 +125,6 @@ def count(model: keras.Model) -> Count:
         TypeError, ValueError: for a model without graph, weights, or with NaN weights.
 
     Example:
-
     >>> import keras, keras_gss as gss
     >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(300),
     ...                           keras.layers.Dense(100), keras.layers.Dense(10)])

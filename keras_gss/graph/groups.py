@@ -136,7 +136,6 @@ def find_groups(model: keras.Model, inputs: bool = False) -> NeuronGroups:
         ValueError: for an unbuilt model or one with NaN weights.
 
     Example:
-
     >>> import keras, keras_gss as gss
     >>> model = keras.Sequential([
     ...     keras.Input((784,)),

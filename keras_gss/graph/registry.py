@@ -29,7 +29,6 @@ def register_rule(*kinds: type) -> Callable[[Rule], Rule]:
         TypeError: if a kind is not a layer class.
 
     Example:
-
     >>> import keras, keras_gss as gss
     >>> class Scale(keras.layers.Layer):
     ...     def build(self, shape):

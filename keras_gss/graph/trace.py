@@ -112,7 +112,7 @@ class Trace:
     uncounted: dict[str, str] = field(default_factory=dict)
 
     def read(self, variable: Any) -> np.ndarray:
-        """Returns the value that a variable holds, or is supposed to hold, as float64-safe NumPy."""
+        """Returns the value that a variable holds, or is supposed to hold."""
         value = self.values.get(id(variable))
         return _keras.to_numpy(variable) if value is None else value
 
@@ -288,7 +288,9 @@ class Call:
         Args:
             inputs: units and constants of the inputs, as `along` returns them.
             outputs: units of the outputs, shape `(outputs,)`.
-            nonzero, sums, absorbs: see `Edge`.
+            nonzero: see `Edge`.
+            sums: see `Edge`.
+            absorbs: see `Edge`.
             bias: name of the bias variable.
 
         Returns:

@@ -1,7 +1,5 @@
 """Layers that only move data: units and constants are moved alike, by NumPy."""
 
-from collections.abc import Callable
-
 import numpy as np
 from keras import layers
 
@@ -75,10 +73,11 @@ def _reshape(call: Call, x: Signal) -> Signal | list[Signal]:
     shape = call.shapes[0]
     if None in x.shape or None in shape:
         return call.barrier("reshapes a tensor of unknown size")
-    moved: Callable[[np.ndarray], np.ndarray] = lambda a: _collapse_equal(
-        np.broadcast_to(a, x.shape).reshape(shape)
+    labels, value = (
+        _collapse_equal(np.broadcast_to(array, x.shape).reshape(shape))
+        for array in (x.labels, x.value)
     )
-    out = call.signal(moved(x.labels), moved(x.value))
+    out = call.signal(labels, value)
     varying = [axis for axis, size in enumerate(out.labels.shape) if size > 1]
     return Signal(out.shape, call.collapse(out, tuple(varying[:-1])).labels, out.value)
 
