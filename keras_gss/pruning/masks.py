@@ -1,0 +1,171 @@
+"""Zeros that stay: a constraint that fixes them, and a callback for averaged weights."""
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gss._checks import reject
+
+
+@keras.saving.register_keras_serializable(package="keras_gss")
+class FixedZeros(keras.constraints.Constraint):
+    """Keeps chosen weights at exactly zero, whatever the optimizer does.
+
+    Keras applies a constraint after every optimizer step, so a masked weight is 0.0 between any
+    two steps: also under momentum, weight decay or a NaN gradient, because it is overwritten, not
+    multiplied.
+
+    Args:
+        mask: boolean array of the weight's shape, True where the weight may differ from zero.
+        constraint: the constraint the weight has besides (anything `keras.constraints.get`
+            understands). It sees the masked weight, and its result is masked again. If it is a
+            `FixedZeros` itself, the two become one, with the zeros of both.
+
+    Raises:
+        ValueError: if `mask` is not boolean; when called, if the weight has another shape.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> from keras_gss.pruning import FixedZeros
+    >>> zeros = FixedZeros(np.array([True, False, True]), constraint="non_neg")
+    >>> print(keras.ops.convert_to_numpy(zeros(keras.ops.array([1.0, 2.0, -3.0]))))
+    [1. 0. 0.]
+    """
+
+    def __init__(self, mask: np.ndarray, constraint: Any = None):
+        mask = np.asarray(mask)
+        if mask.dtype != bool:
+            raise reject("mask", "a boolean array", mask)
+        inner = keras.constraints.get(constraint)
+        if isinstance(inner, FixedZeros):
+            mask, inner = mask & inner.mask, inner.constraint
+        self.mask: np.ndarray = mask
+        self.constraint: Any = inner
+        # Converted once and eagerly: a traced step then holds a reference, one byte per weight,
+        # instead of a constant of its own.
+        self._mask_tensor = ops.convert_to_tensor(mask, "bool")
+
+    def apply_mask(self, w: Any) -> Any:
+        """Returns `w` with zeros where the mask is False, without the inner constraint."""
+        if tuple(w.shape) != self.mask.shape:
+            raise ValueError(
+                f"`FixedZeros` holds a mask of shape {self.mask.shape}, and the weight's shape is "
+                f"{tuple(w.shape)}. Prune the model again after changing its layers."
+            )
+        w = ops.convert_to_tensor(w)
+        return ops.where(self._mask_tensor, w, ops.zeros((), w.dtype))
+
+    def __call__(self, w: Any) -> Any:
+        """Returns `w` masked, then constrained by the inner constraint, then masked again."""
+        w = self.apply_mask(w)
+        return w if self.constraint is None else self.apply_mask(self.constraint(w))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the mask as packed, compressed text, its shape and the wrapped constraint."""
+        packed = zlib.compress(np.packbits(self.mask).tobytes(), 9)
+        return {
+            "mask": base64.b64encode(packed).decode("ascii"),
+            "shape": list(self.mask.shape),
+            "wrapped": keras.constraints.serialize(self.constraint) if self.constraint else None,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FixedZeros":
+        """Builds the constraint from `get_config`'s result; ValueError if its mask is damaged."""
+        shape = tuple(config["shape"])
+        try:
+            packed = zlib.decompress(base64.b64decode(config["mask"], validate=True))
+            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=int(np.prod(shape)))
+            mask = bits.astype(bool).reshape(shape)
+        except (binascii.Error, zlib.error, ValueError) as error:
+            raise ValueError(
+                f"The mask of a `FixedZeros` config is damaged ({error}). Received: {config}"
+            ) from error
+        return cls(mask, config["wrapped"])
+
+
+def fixed_zeros(model: keras.Model) -> list[tuple[Any, FixedZeros]]:
+    """Returns `(variable, constraint)` for every weight of `model` whose zeros are fixed."""
+    return [(v, v.constraint) for v in model.weights if isinstance(v.constraint, FixedZeros)]
+
+
+class KeepZeros(keras.callbacks.Callback):
+    """Keeps a pruned model's zeros under `use_ema=True`, where constraints alone do not.
+
+    Keras averages the weights before it applies constraints, and writes the averages over the
+    weights when training ends (`SwapEMAWeights` also before). This callback masks the averages in
+    the very step that updates them, so every copy of them has the zeros: in the model, in
+    checkpoints and in the optimizer's state, wherever the callback stands in the list. It also
+    applies the zeros at the begin and end of training and after every epoch, should another
+    callback have written weights.
+
+    Example:
+    >>> import keras, numpy as np, keras_gss as gss
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.set_weights([np.array([[1.0], [0.1]]), np.zeros(1)])
+    >>> pruned = gss.prune(model, gss.AbsoluteThreshold(0.5))
+    >>> pruned.compile(keras.optimizers.SGD(0.1, use_ema=True), "mse")
+    >>> x, y = np.ones((8, 2)), np.ones((8, 1))
+    >>> history = pruned.fit(x, y, verbose=0, callbacks=[gss.KeepZeros()])
+    >>> float(pruned.layers[0].kernel[1, 0])
+    0.0
+    """
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Applies the zeros, and makes the optimizer mask its averages."""
+        self._reapply()
+        wrapped = [_mask_averages(optimizer) for optimizer in _averaging(self.model.optimizer)]
+        if any(wrapped):
+            # A step that was traced before the averages were masked would go on as it was.
+            self.model.make_train_function(force=True)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Applies the zeros."""
+        self._reapply()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Applies the zeros, and leaves the optimizer as it was."""
+        self._reapply()
+        for optimizer in _averaging(self.model.optimizer):
+            vars(optimizer).pop("_update_model_variables_moving_average", None)
+
+    def _reapply(self) -> None:
+        for variable, constraint in fixed_zeros(self.model):
+            variable.assign(constraint.apply_mask(variable))
+
+
+def _averaging(optimizer: Any) -> Iterator[Any]:
+    """Yields the optimizers with `use_ema=True` in an optimizer that may wrap others."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for each in getattr(optimizer, "optimizers", [optimizer]):
+        if getattr(each, "use_ema", False):
+            yield each
+
+
+def _mask_averages(optimizer: Any) -> bool:
+    """Makes an optimizer mask its averages whenever it updates them; False if it does already."""
+    update = optimizer._update_model_variables_moving_average
+    if getattr(update, "masks_averages", False):
+        return False
+
+    def update_and_mask(variables: list) -> None:
+        update(variables)
+        _mask_now(optimizer, variables)
+
+    vars(update_and_mask)["masks_averages"] = True
+    if optimizer.built:
+        _mask_now(optimizer, optimizer._trainable_variables)
+    optimizer._update_model_variables_moving_average = update_and_mask
+    return True
+
+
+def _mask_now(optimizer: Any, variables: list) -> None:
+    for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
+        if average is not None and isinstance(variable.constraint, FixedZeros):
+            average.assign(variable.constraint.apply_mask(average))

@@ -1,0 +1,130 @@
+"""Pruning: a new model with the weights that a threshold drops fixed at zero."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gss._checks import check_choice
+from keras_gss._keras import check_model, rebuild, to_numpy
+from keras_gss.graph import find_groups
+from keras_gss.pruning.emptied import masked, names_of_emptied
+from keras_gss.pruning.masks import FixedZeros
+from keras_gss.pruning.pieces import Masks
+from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks
+from keras_gss.pruning.weights import Weight, weights_of
+from keras_gss.regularizers.declared import without_declarations
+
+
+def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element") -> keras.Model:
+    """Returns a copy of a model whose small weights are zero, and stay zero when it is trained.
+
+    The zeros are fixed by `FixedZeros` constraints in the layers' configs, so they survive
+    training, saving and cloning. Constraints and regularizers that the model has still apply, but
+    for cross-layer penalties: those are dropped, since finetuning runs without them. Pruning a
+    pruned model adds to its zeros. Under `use_ema=True` train with the `KeepZeros` callback.
+
+    Args:
+        model: a built Keras 3 Sequential or functional model; it is not changed.
+        threshold: `StdThreshold`, `AbsoluteThreshold`, `MacsBudget`, `ParamsBudget`, or any
+            object with `masks(model, granularity)`.
+        granularity: "element" compares single weights. "neuron" compares the neurons of each
+            NeuronGroup, and zeroes a neuron whole: its in- and outgoing weights, its bias and its
+            normalisation entries.
+
+    Returns:
+        A new, uncompiled model.
+
+    Raises:
+        TypeError: `model` has no graph, or `threshold` no `masks`.
+        ValueError: the model is unbuilt or has NaN weights, `granularity` is another word, or
+            the threshold would empty a layer.
+
+    Example:
+    >>> import keras, numpy as np, keras_gss as gss
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    >>> model.set_weights([np.array([[1.0, -2.0], [0.1, 2.0]])])
+    >>> pruned = gss.prune(model, gss.StdThreshold(ratio=0.3))
+    >>> pruned.compile("adam", "mse")
+    >>> history = pruned.fit(np.ones((4, 2)), np.ones((4, 2)), epochs=3, verbose=0)
+    >>> float(pruned.layers[0].kernel[1, 0])
+    0.0
+    """
+    check_choice("granularity", granularity, GRANULARITIES)
+    if not callable(getattr(threshold, "masks", None)):
+        raise TypeError(
+            "`threshold` must have a method `masks(model, granularity)`, as StdThreshold(0.3) "
+            f"has. Received: threshold={threshold!r}"
+        )
+    check_model(model, "prune")
+    weights = list(weights_of(model))
+    masks = threshold.masks(model, granularity)
+    _check_masks(weights, masks)
+    values = {id(weight.variable): to_numpy(weight.variable) for weight in weights}
+    emptied = names_of_emptied(weights, find_groups(model), values, masks)
+    if emptied:
+        raise ValueError(
+            f"`prune` would leave nothing of {', '.join(emptied)}. Use a lower threshold, or one "
+            f"with `keep_strongest=True`. Received: threshold={threshold!r}"
+        )
+    zeroed = {key: value for key, value in masked(values, masks).items() if key in masks}
+    pruned = rebuild(model, _fixing(weights, masks), zeroed)
+    _check_fixed(weights, list(weights_of(pruned)), masks)
+    return pruned
+
+
+def _fixing(weights: list[Weight], masks: Masks) -> Any:
+    """Returns an edit for `rebuild` that writes the masks into the configs' constraints."""
+    by_layer: dict[int, list[Weight]] = {}
+    for weight in weights:
+        if _is_fixed(weight, masks):
+            by_layer.setdefault(id(weight.layer), []).append(weight)
+
+    def edit(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+        config = without_declarations(config)
+        for weight in by_layer.get(id(layer), ()):
+            zeros = FixedZeros(masks[id(weight.variable)], weight.variable.constraint)
+            config[weight.key] = keras.constraints.serialize(zeros)
+        return config
+
+    return edit
+
+
+def _is_fixed(weight: Weight, masks: Masks) -> bool:
+    # A mask without zeros needs no constraint. A variable that no optimizer moves, such as a
+    # batch normalisation's mean, has none, and is only set to zero.
+    mask = masks.get(id(weight.variable))
+    return bool(weight.kind) and mask is not None and not mask.all()
+
+
+def _check_masks(weights: list[Weight], masks: Masks) -> None:
+    by_id = {id(weight.variable): weight for weight in weights}
+    for key, mask in masks.items():
+        if key not in by_id:
+            raise ValueError(
+                "`threshold.masks` returned a mask for no floating-point weight of the model; its "
+                f"keys must be id(variable). Received: key={key!r}"
+            )
+        weight = by_id[key]
+        shape = tuple(weight.variable.shape)
+        if np.asarray(mask).dtype != bool or np.shape(mask) != shape:
+            raise ValueError(
+                f"`threshold.masks` must give '{weight.path}' a boolean array of shape {shape}. "
+                f"Received: {np.asarray(mask).dtype} of shape {np.shape(mask)}"
+            )
+        moved = {id(variable) for variable in weight.layer.trainable_variables}
+        if not weight.kind and key in moved and not mask.all():
+            raise ValueError(
+                f"'{weight.path}' cannot keep zeros: its layer's config has no constraint "
+                "argument for it. Leave it out of the masks."
+            )
+
+
+def _check_fixed(old: list[Weight], new: list[Weight], masks: Masks) -> None:
+    for before, after in zip(old, new, strict=True):
+        constraint = after.variable.constraint
+        if _is_fixed(before, masks) and not isinstance(constraint, FixedZeros):
+            raise ValueError(
+                f"'{before.path}' cannot keep zeros: {type(before.layer).__name__} does not hand "
+                f"its `{before.key}` to the weight."
+            )

@@ -1,0 +1,106 @@
+"""Which weights of a model can be zeroed for good, and where their layer's config says so."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_gss._keras import leaf_layers
+
+KERNELS = frozenset({"kernel", "depthwise", "pointwise", "recurrent"})
+# What has a constraint in Keras, and is neither a kernel nor a bias: left alone unless asked for.
+_SPARED = frozenset({"gamma", "beta", "alpha", "embeddings"})
+_SUFFIX = "_constraint"
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight of a layer, and how its layer's config constrains it.
+
+    Attributes:
+        path: the weight's path in the model, for messages.
+        layer: the layer that owns it.
+        variable: the variable.
+        kind: "kernel", "bias" or another word: its constraint's argument less "_constraint";
+            empty if the layer has no constraint argument for it.
+    """
+
+    path: str
+    layer: keras.Layer
+    variable: Any
+    kind: str
+
+    @property
+    def key(self) -> str:
+        """The config entry that holds the weight's constraint."""
+        return self.kind + _SUFFIX
+
+
+def weights_of(model: keras.Model) -> Iterator[Weight]:
+    """Yields every floating-point weight of `model` once, shared layers' and nested models' too.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="fc")])
+    >>> [(weight.path, weight.key) for weight in weights_of(model)]
+    [('fc/kernel', 'kernel_constraint'), ('fc/bias', 'bias_constraint')]
+    """
+    for path, layer in leaf_layers(model):
+        kinds = _constraint_kinds(layer)
+        for variable in layer.weights:
+            if keras.backend.is_float_dtype(variable.dtype):
+                kind = kinds.get(id(variable), "")
+                name = variable.path.split(f"{layer.name}/", 1)[-1]
+                yield Weight(f"{path}/{name}", layer, variable, kind)
+
+
+def compared(
+    weights: Iterable[Weight], biases: bool, also: tuple[str, ...]
+) -> tuple[list[Weight], list[Weight]]:
+    """Picks the weights that an element-wise threshold compares.
+
+    Args:
+        weights: a model's weights.
+        biases: whether to take biases besides kernels.
+        also: further kinds to take, "gamma" or "embeddings" for instance.
+
+    Returns:
+        `(compared, left)`; `left` are the trainable weights of two or more axes that look like
+        kernels but cannot be compared or, having a name of their own, were not asked for.
+    """
+    kinds = KERNELS | set(also) | ({"bias"} if biases else set())
+    taken, left = [], []
+    for weight in weights:
+        if weight.kind in kinds:
+            taken.append(weight)
+        elif weight.kind not in _SPARED | {"bias"} and _is_matrix(weight):
+            left.append(weight)
+    return taken, left
+
+
+def _is_matrix(weight: Weight) -> bool:
+    owned = {id(variable) for variable in weight.layer.trainable_variables}
+    trainable = id(weight.variable) in owned or not weight.layer.trainable
+    return trainable and len(weight.variable.shape) >= 2
+
+
+def _constraint_kinds(layer: keras.Layer) -> dict[int, str]:
+    """Returns `{id(variable): kind}` for the variables that the layer's config can constrain.
+
+    A constraint argument `x_constraint` belongs to the attribute `x` or `x_kernel` of the layer,
+    or of its cell if it is recurrent; a depthwise layer calls its kernel just `kernel`. Asking by
+    identity keeps out arguments that a layer hands to several sublayers at once, as
+    MultiHeadAttention does.
+    """
+    found: dict[int, str] = {}
+    kinds = [key.removesuffix(_SUFFIX) for key in layer.get_config() if key.endswith(_SUFFIX)]
+    owned = {id(variable) for variable in layer.weights}
+    for owner in (layer, getattr(layer, "cell", None)):
+        for kind in kinds:
+            plain = ("kernel",) if kind == "depthwise" else ()
+            for name in (f"_{kind}", kind, f"{kind}_kernel", *plain):
+                variable = getattr(owner, name, None)
+                if id(variable) in owned:
+                    found.setdefault(id(variable), kind)
+    return found
