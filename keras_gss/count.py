@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_gss import _keras
-from keras_gss.graph import NeuronGroup, liveness, trace
+from keras_gss.graph import NeuronGroup, Trace, liveness, trace
+from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import Liveness
 
 
@@ -48,11 +49,13 @@ class Count:
     Attributes:
         layers: one `LayerCount` per layer that has weights.
         uncounted: `{layer path: why its MACs are not counted}`.
-        structure: live width of every neuron group and model input, in graph order.
+        structure: `{group name: (neurons, live neurons)}` of every neuron group that can be cut
+            and of the input features, in graph order.
     """
 
     layers: tuple[LayerCount, ...]
     uncounted: dict[str, str]
+    structure: dict[str, tuple[int, int]]
 
     def _total(self, name: str) -> int:
         return sum(getattr(layer, name) for layer in self.layers)
@@ -139,10 +142,7 @@ def count_values(model: keras.Model, values: Mapping[int, np.ndarray]) -> Count:
     """Counts a model as if some of its variables, `{id(variable): array}`, held other values."""
     found = trace(model, values)
     live = liveness(found, inputs=True)
-    work = {}
-    for entry in found.work:
-        positions = work.setdefault(id(entry.variable), 0)
-        work[id(entry.variable)] = positions + entry.positions
+    work = _positions(found)
     kernels = set(work) | {id(a.variable) for a in found.axes.values() if a.role != "companion"}
     uncounted = dict(found.uncounted)
     layers = []
@@ -169,7 +169,12 @@ def count_values(model: keras.Model, values: Mapping[int, np.ndarray]) -> Count:
                 nonzero_macs=macs[2],
             )
         )
-    return Count(tuple(layers), uncounted)
+    structure = {
+        group.name: (group.size, live.width(group))
+        for group in groups_of(found, inputs=True)
+        if group.removable or group.kind == "input"
+    }
+    return Count(tuple(layers), uncounted, structure)
 
 
 def _macs(live: Liveness, variable, value: np.ndarray, positions: int) -> tuple[int, int, int]:
@@ -185,6 +190,14 @@ def _macs(live: Liveness, variable, value: np.ndarray, positions: int) -> tuple[
     )
 
 
+def _positions(found: Trace) -> dict[int, int]:
+    """Returns how often each kernel is applied to one sample, over all calls of its layer."""
+    work: dict[int, int] = {}
+    for entry in found.work:
+        work[id(entry.variable)] = work.get(id(entry.variable), 0) + entry.positions
+    return work
+
+
 def macs_per_neuron(model: keras.Model, groups: Sequence[NeuronGroup]) -> list[float]:
     """Returns, for each group, the MACs that go when one of its neurons goes.
 
@@ -196,9 +209,7 @@ def macs_per_neuron(model: keras.Model, groups: Sequence[NeuronGroup]) -> list[f
         One figure per group: the MACs of all its in- and outgoing slices, per neuron.
     """
     found = trace(model, numeric=False)
-    work: dict[int, int] = {}
-    for entry in found.work:
-        work[id(entry.variable)] = work.get(id(entry.variable), 0) + entry.positions
+    work = _positions(found)
     costs = []
     for group in groups:
         total = 0.0

@@ -10,14 +10,12 @@ from keras import tree
 
 from keras_gss import _keras
 from keras_gss._checks import check_choice
+from keras_gss._probe import max_difference, random_inputs, tolerance
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import border_constants
 
-_TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-_HALF_TOLERANCE = 2e-2
 _CHECK_BATCH = 4
-_UNKNOWN_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
         resized.setdefault(operation, {})[key] = resize.compute(sizes)
 
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        config = {key: _without_gss(value) for key, value in config.items()}
+        config = {key: _plain(value) for key, value in config.items()}
         config.update(resized.get(id(operation), {}))
         if (id(operation), "bias") in added:
             config["use_bias"] = True
@@ -195,11 +193,12 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
     return _keras.rebuild(model, edit, values, added)
 
 
-def _without_gss(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Replaces a serialised object of this library by the user's own that it wraps, or None."""
-    while isinstance(value, dict) and str(value.get("registered_name")).startswith("keras_gss>"):
-        value = value["config"].get("wrapped")
-    return value
+    if not (isinstance(value, dict) and str(value.get("registered_name")).startswith("keras_gss>")):
+        return value
+    inside = value["config"].get("regularizers") or [value["config"].get("wrapped")]
+    return next((own for own in map(_plain, inside) if own is not None), None)
 
 
 def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> keras.Model:
@@ -222,7 +221,8 @@ def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowe
 
 def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> float | None:
     """Compares the outputs on random inputs; in float64 where float32 rounding blurs them."""
-    difference, dtype = _difference(model, small, narrowed)
+    allowed = tolerance(model)
+    difference = _difference(model, small, narrowed, allowed)
     if difference is None:
         warnings.warn(
             f"'{model.name}' gives two different outputs for the same input, so `slim` could not "
@@ -230,57 +230,38 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
             stacklevel=3,
         )
         return None
-    tolerance = _TOLERANCE.get(dtype, _HALF_TOLERANCE)
-    exact = difference
-    if difference > tolerance and dtype != "float64" and keras.backend.backend() != "jax":
-        tolerance = _TOLERANCE["float64"]
-        exact, _ = _difference(_in_float64(model), _in_float64(small), narrowed)
-    if not exact <= tolerance:
+    decisive = difference
+    if difference > allowed and keras.backend.backend() != "jax":
+        exact = _in_float64(model)
+        allowed = tolerance(exact)
+        decisive = _difference(exact, _in_float64(small), narrowed, allowed)
+    if decisive is None or not decisive <= allowed:
         raise RuntimeError(
-            f"The cut model's outputs differ from those of '{model.name}' by {exact:.1e} of the "
-            f"largest output (allowed: {tolerance:.0e}). Nothing was returned; please report "
-            "this model."
+            f"The cut model's outputs differ from those of '{model.name}' by {decisive:.1e} of the "
+            f"largest output (allowed: {allowed:.0e}). Nothing was returned; please report this "
+            "model."
         )
     return difference
 
 
 def _difference(
-    model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]
-) -> tuple[float | None, str]:
+    model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed], noise: float
+) -> float | None:
+    """Returns the relative difference of the outputs, None if the model alone differs by more."""
+    inputs = random_inputs(model, _CHECK_BATCH)
     graph = _keras.graph_of(model)
-    random = np.random.default_rng(0)
-    inputs = [_random_input(random, t) for t in graph.inputs]
     fewer = [
-        narrowed[id(t._keras_history.operation)](x) if narrowed else x
-        for t, x in zip(graph.inputs, inputs, strict=True)
+        narrowed[id(tensor._keras_history.operation)](x) if narrowed else x
+        for tensor, x in zip(graph.inputs, tree.flatten(inputs), strict=True)
     ]
-    masked, again, cut = _outputs(model, inputs), _outputs(model, inputs), _outputs(small, fewer)
-    dtype = keras.backend.standardize_dtype(graph.outputs[0].dtype)
-    if _distance(masked, again) > _TOLERANCE.get(dtype, _HALF_TOLERANCE):
-        return None, dtype
-    return _distance(masked, cut), dtype
-
-
-def _distance(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
-    """Returns the largest difference of any output over that output's largest magnitude."""
-    worst = 0.0
-    for a, b in zip(expected, actual, strict=True):
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        scale = np.abs(a).max(initial=0.0) or 1.0
-        worst = max(worst, float(np.abs(a - b).max(initial=0.0) / scale))
-    return worst
-
-
-def _outputs(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    inputs = tree.pack_sequence_as(_keras.graph_of(model)._inputs_struct, inputs)
-    return [keras.ops.convert_to_numpy(y) for y in tree.flatten(model(inputs, training=False))]
-
-
-def _random_input(random: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:
-    shape = (tensor.shape[0] or _CHECK_BATCH, *(size or _UNKNOWN_SIZE for size in tensor.shape[1:]))
-    if keras.backend.is_float_dtype(tensor.dtype):
-        return random.normal(size=shape).astype(tensor.dtype)
-    return random.integers(0, 2, shape).astype(tensor.dtype)
+    expected = model(inputs, training=False)
+    again, scale = max_difference(expected, model(inputs, training=False))
+    scale = scale or 1.0
+    if again > noise * scale:
+        return None
+    structure = _keras.graph_of(small)._inputs_struct
+    received = small(tree.pack_sequence_as(structure, fewer), training=False)
+    return max_difference(expected, received)[0] / scale
 
 
 def _in_float64(model: keras.Model) -> keras.Model:
@@ -296,12 +277,7 @@ def _report(
     found: Trace, live: Liveness, selected: dict[str, np.ndarray], difference: float | None
 ) -> SlimReport:
     groups = groups_of(found)
-    cut = {}
-    for group in groups:
-        if group.removable:
-            piece = group.incoming[0]
-            kept = live.keep(found.axes[id(piece.weight), piece.axis].labels)
-            cut[group.name] = (group.size, len(np.unique(piece.index[(piece.index >= 0) & kept])))
+    cut = {group.name: (group.size, live.width(group)) for group in groups if group.removable}
     kept = dict(groups.skipped)
     for path, (number, reason) in border_constants(live).items():
         kept[path] = f"{number} of the neurons it reads stay: {reason}"

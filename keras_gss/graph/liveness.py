@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_gss.graph.trace import Edge, Trace
+from keras_gss.graph.groups import NeuronGroup
+from keras_gss.graph.records import Edge
+from keras_gss.graph.trace import Trace
 from keras_gss.graph.units import FIXED
 
 
@@ -38,6 +40,12 @@ class Liveness:
         gone = ~self.keep(edge.inputs)
         constant = np.where(gone, np.nan_to_num(edge.value), 0.0)
         return constant @ edge.sums
+
+    def width(self, group: NeuronGroup) -> int:
+        """Returns how many neurons of a group stay."""
+        piece = (group.incoming or group.outgoing)[0]
+        kept = self.keep(self.trace.axes[id(piece.weight), piece.axis].labels)
+        return len(np.unique(piece.index[kept & (piece.index >= 0)]))
 
     def sizes(self, labels: np.ndarray, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns the shape that remains of a tensor of this shape."""

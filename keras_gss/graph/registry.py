@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_gss.graph.trace import Call, Signal
+from keras_gss.graph.call import Call
+from keras_gss.graph.records import Signal
 
 Rule = Callable[[Call], Signal | Iterable[Signal]]
 

@@ -3,10 +3,11 @@
 import numpy as np
 from keras import layers
 
+from keras_gss.graph.call import Call
+from keras_gss.graph.records import Signal
 from keras_gss.graph.registry import register_rule
 from keras_gss.graph.rules.elementwise import activate
 from keras_gss.graph.rules.spatial import channel_axis, pads, spatial_shape
-from keras_gss.graph.trace import Call, Signal
 
 
 @register_rule(layers.BatchNormalization)

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import activations, layers
 
+from keras_gss.graph.call import Call
+from keras_gss.graph.records import Signal
 from keras_gss.graph.registry import register_operations, register_rule, rule_for
-from keras_gss.graph.trace import Call, Signal
 
 # Every activation of Keras that maps each number alone; softmax, log_softmax, glu and sparsemax
 # couple the channels and are left out.

@@ -3,8 +3,9 @@
 import numpy as np
 from keras import layers
 
+from keras_gss.graph.call import Call
+from keras_gss.graph.records import Signal
 from keras_gss.graph.registry import register_operations, register_rule
-from keras_gss.graph.trace import Call, Signal
 
 
 @register_rule(layers.Flatten)

@@ -1,0 +1,80 @@
+"""What the walk over a graph writes down: signals of tensors, owners of weights, kernels' maps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """What one tensor carries, per sample.
+
+    Attributes:
+        shape: the tensor's shape without the batch axis; `None` where unknown.
+        labels: unit ids, one axis per axis of `shape`, of length 1 where all positions of the axis
+            carry the same unit, else of full length.
+        value: float64, laid out like `labels` (not necessarily collapsed alike): the number every
+            sample holds there at inference, or NaN where it varies or is not known.
+    """
+
+    shape: tuple[int | None, ...]
+    labels: np.ndarray
+    value: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class WeightAxis:
+    """One axis of one weight and the unit that owns each position along it."""
+
+    path: str
+    layer: keras.Layer
+    variable: Any
+    axis: int
+    labels: np.ndarray
+    role: str  # "incoming", "outgoing" or "companion"
+
+
+@dataclass(eq=False)
+class Edge:
+    """How a layer with a kernel maps input channels to output channels, over all its calls.
+
+    `nonzero` and `sums`, shape `(inputs, outputs)`, tell whether any tap joins the two channels
+    and what the taps add up to; `value`, shape `(inputs,)`, is the constant every call brings;
+    `absorbs` whether a non-zero constant input can be folded into the bias exactly.
+    """
+
+    path: str
+    layer: keras.Layer
+    bias: Any
+    inputs: np.ndarray
+    outputs: np.ndarray
+    nonzero: np.ndarray
+    sums: np.ndarray
+    value: np.ndarray
+    absorbs: bool
+
+    def blocked(self) -> np.ndarray:
+        """Returns which inputs cannot be folded away: they vary, or a border would show them."""
+        return np.isnan(self.value) | ((self.value != 0) & (not self.absorbs))
+
+
+@dataclass(frozen=True, eq=False)
+class Resize:
+    """A config entry that follows the widths that remain: `config[key] = compute(sizes)`."""
+
+    operation: Any
+    key: str
+    signal: Signal
+    compute: Callable[[tuple[int | None, ...]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One use of a kernel: every entry is multiplied `positions` times for one sample."""
+
+    path: str
+    variable: Any
+    positions: int
