@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_gss.graph.call import Call
 from keras_gss.graph.records import Signal
-from keras_gss.graph.registry import register_rule
+from keras_gss.graph.registry import register_operations, register_rule
 
 
 def channel_axis(layer: layers.Layer) -> int:
@@ -100,3 +100,25 @@ def global_pooling(call: Call) -> Signal:
 def _layer_axis(layer: layers.Layer) -> int:
     """The channel axis of a layer that may have no `data_format` (the 1D ones)."""
     return 0 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+@register_operations("MaxPool", "AveragePool")
+def pool_operation(call: Call) -> Signal:
+    """`keras.ops.max_pool` and `average_pool`."""
+    return keep_channels(call)
+
+
+@register_operations("Mean", "Max", "Min")
+def reduction(call: Call) -> Signal | list[Signal]:
+    """A mean or extreme over axes whose positions have one fate: global pooling, mostly."""
+    operation = call.operation
+    rank = len(call.x.shape)
+    axes = operation.axis
+    axes = (axes,) if isinstance(axes, int) else axes
+    if axes is None or any(axis in (0, -rank - 1) for axis in axes):
+        return call.barrier("reduces the batch axis")
+    axes = tuple(axis % (rank + 1) - 1 for axis in axes)
+    x = call.collapse(call.x, axes)
+    if operation.keepdims:
+        return call.signal(x.labels, x.value)
+    return call.signal(np.squeeze(x.labels, axes), np.squeeze(x.value, axes))
