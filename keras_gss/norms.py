@@ -38,8 +38,13 @@ def safe_sqrt(x):
 
     A single `where` around the root would still back-propagate NaN: the root must not see 0.
     """
-    positive = x > TINY
-    return ops.where(positive, ops.sqrt(ops.where(positive, x, 1.0)), 0.0)
+    zero = x <= TINY  # false for NaN, which has to show
+    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, x)))
+
+
+def magnitude(x):
+    """Returns |x|, with the gradient 0 at x = 0; that of `ops.abs` is 1 there on JAX."""
+    return x * ops.stop_gradient(ops.sign(x))
 
 
 def norm(x, order: int, axes: Sequence[int]):
@@ -48,9 +53,9 @@ def norm(x, order: int, axes: Sequence[int]):
     Without axes every entry is a vector of its own, whose norm is its magnitude.
     """
     if not axes:
-        return ops.abs(x)
+        return magnitude(x)
     if order == 1:
-        return ops.sum(ops.abs(x), axis=tuple(axes), keepdims=True)
+        return ops.sum(magnitude(x), axis=tuple(axes), keepdims=True)
     return safe_sqrt(ops.sum(ops.square(x), axis=tuple(axes), keepdims=True))
 
 

@@ -21,7 +21,7 @@ class Magnitudes:
     """
 
     def __init__(self, p: int) -> None:
-        self._power = ops.abs if p == 1 else ops.square
+        self._power = norms.magnitude if p == 1 else ops.square
         self._computed: dict[int, Any] = {}
 
     def __call__(self, weight: Any) -> Any:

@@ -1,0 +1,240 @@
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+
+from keras_gss import norms
+
+PQ = [(2, 2), (1, 2), (2, 1), (1, 1)]
+AXES = [
+    ((0,), (1,)),
+    ((1,), (0,)),
+    ((0, 1), (2,)),
+    ((0,), (1, 2)),
+    ((-1,), (0,)),
+    ((), (0, 1)),
+    ((0, 2), ()),
+    ((), ()),
+    ((0, 1, 2), ()),
+]
+
+
+def kernel(seed=0, shape=(3, 4, 5)):
+    w = np.random.default_rng(seed).normal(size=shape).astype("float32")
+    w[0] = 0
+    w[:, 1] = 0
+    return w
+
+
+def number(x):
+    return float(ops.convert_to_numpy(x))
+
+
+def close(actual, expected, tolerance=1e-6):
+    assert number(actual) == pytest.approx(expected, rel=tolerance, abs=1e-30)
+
+
+def same_gradient(function, oracle, w, tolerance=1e-4):
+    """Compares the backend's gradient, where w is not 0, with differences of the oracle."""
+    variable = keras.Variable(w)
+    (found,) = oracles.gradients(lambda: function(variable), [variable])
+    (expected,) = oracles.finite_differences(lambda v: oracle(v[0]), [w.astype("float64")])
+    assert np.all(np.isfinite(found))
+    assert np.all(found[w == 0] == 0)
+    apart = np.abs(found - expected)[w != 0].max(initial=0)
+    assert apart <= tolerance * np.abs(expected).max(initial=0)
+
+
+@pytest.mark.parametrize(("inner", "middle"), AXES)
+def test_gss121_equals_the_oracle(inner, middle):
+    w = kernel()
+    close(norms.gss121(w, inner, middle), oracles.gss121(w, inner, middle))
+    same_gradient(
+        lambda v: norms.gss121(v, inner, middle), lambda v: oracles.gss121(v, inner, middle), w
+    )
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize(("inner", "middle"), AXES)
+def test_gss212_equals_the_oracle(inner, middle, squared):
+    w = kernel(1)
+    close(norms.gss212(w, inner, middle, squared), oracles.gss212(w, inner, middle, squared))
+    same_gradient(
+        lambda v: norms.gss212(v, inner, middle, squared),
+        lambda v: oracles.gss212(v, inner, middle, squared),
+        w,
+    )
+
+
+def group_lasso(w, axes):
+    return np.sqrt((w**2).sum(axis=axes)).sum()
+
+
+def exclusive_lasso(w, axes):
+    return np.sqrt((np.abs(w).sum(axis=axes) ** 2).sum())
+
+
+def l2(w, axes):
+    return np.sqrt((w**2).sum())
+
+
+def l1(w, axes):
+    return np.abs(w).sum()
+
+
+@pytest.mark.parametrize(
+    ("penalty", "inner", "middle", "special", "axes"),
+    [
+        (norms.gss212, (0, 1), (2,), group_lasso, (0, 1)),
+        (norms.gss212, (), (0, 1), exclusive_lasso, (0, 1)),
+        (norms.gss212, (0, 1), (), l2, ()),
+        (norms.gss212, (), (0, 1, 2), l1, ()),
+        (norms.gss121, (), (0, 1), group_lasso, (0, 1)),
+        (norms.gss121, (0, 1), (2,), exclusive_lasso, (0, 1)),
+        (norms.gss121, (), (0, 1, 2), l2, ()),
+        (norms.gss121, (0, 1), (), l1, ()),
+    ],
+)
+def test_the_eight_special_cases(penalty, inner, middle, special, axes):
+    w = kernel(2)
+    close(penalty(w, inner, middle), special(w.astype("float64"), axes))
+    same_gradient(lambda v: penalty(v, inner, middle), lambda v: special(v, axes), w)
+
+
+def test_four_numbers_by_hand():
+    w = [[3.0, 5.0], [4.0, -12.0]]
+    close(norms.gss212(w, 0, 1), 5 + 13)
+    close(norms.gss212(w, 0, (), squared=True), 25 + 169)
+    close(norms.gss212(w, (), 0, squared=True), 49 + 289)
+    close(norms.gss121(w, 0, 1), np.sqrt(49 + 289))
+    close(norms.gss121(w, (), 0), 5 + 13)
+    close(norms.gss121(w, (0, 1), ()), 24)
+
+
+@pytest.mark.parametrize(
+    ("inner", "middle", "message"),
+    [
+        ((2,), (1,), r"`inner` must be axes from -2 to 1 for a kernel of shape \(3, 4\)"),
+        ((0,), (-3,), r"`middle` must be axes from -2 to 1"),
+        ((0,), (-2,), r"`middle` must be free of the axes of inner=\(0,\)"),
+        ((0, -2), (1,), r"`inner` must be a tuple of axes without repetitions"),
+        ("0", (1,), r"`inner` must be an axis"),
+    ],
+)
+def test_wrong_axes_are_refused(inner, middle, message):
+    with pytest.raises(ValueError, match=message):
+        norms.gss121(np.ones((3, 4)), inner, middle)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    # 90,000 exceeds float16, and bfloat16 has three digits.
+    w = ops.cast(np.ones((300, 300)), dtype)
+    assert ops.dtype(norms.gss121(w)) == "float32"
+    close(norms.gss212(w, (), (0, 1)), 90000)
+    close(norms.gss_element(ops.cast([300.0], dtype), ops.cast([0.0], dtype)), 90000)
+    close(norms.deep_gss121(ops.cast([300.0], dtype), ops.cast([400.0], dtype)), 500)
+    close(norms.gss_structure(ops.cast(np.ones(300), dtype)), 90000)
+
+
+def test_deep_norms_by_hand():
+    incoming, outgoing = np.array([3.0, 0.0, 5.0]), np.array([4.0, 0.0, 12.0])
+    close(norms.deep_gss121(incoming, outgoing), 5 + 13)
+    close(norms.gss_element(incoming, outgoing), 9 + 16 + 25 + 144)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "expected"),
+    [
+        (2, 2, 49),
+        (1, 2, (9 ** (2 / 3) + 16 ** (2 / 3)) ** 1.5),
+        (1, 1, 49),
+        (2, 1, (9 ** (1 / 3) + 16 ** (1 / 3)) ** 3),
+    ],
+)
+def test_structure_by_hand(p, q, expected):
+    close(norms.gss_structure(np.array([9.0, 0.0, 16.0]), p, q), expected, 1e-5)
+
+
+@pytest.mark.parametrize(("p", "q"), PQ)
+def test_structure_equals_the_oracle_below_and_above_the_floor(p, q):
+    lengths = np.array([0.0, 1e-6, 9e-5, 1.1e-4, 1e-3, 0.2, 3.0])
+    strengths = (lengths**p).astype("float32")
+    close(norms.gss_structure(strengths, p, q), oracles.gss_structure(strengths, p, q))
+    floor = 0.01
+    close(
+        norms.gss_structure(strengths, p, q, floor), oracles.gss_structure(strengths, p, q, floor)
+    )
+
+
+@pytest.mark.parametrize(("p", "q"), PQ)
+def test_the_gradient_by_a_weight_is_bounded_as_stated(p, q):
+    t, r = q / (p + q), p * q / (p + q)
+    for tiny in (1e-30, 1e-18, 1e-8, 0.99e-4, 1e-4, 1.01e-4, 1e-3):
+        weights = keras.Variable([tiny, 0.7, 0.0, -2.0])
+        strengths = abs(np.array([tiny, 0.7, 0.0, 2.0])) ** p
+        total = oracles.gss_structure(strengths, p, q) ** t
+        bound = p / t * norms.FLOOR ** (r - 1) * total ** (p / q)
+        (found,) = oracles.gradients(
+            lambda w=weights: norms.gss_structure(norms.magnitude(w) ** p, p, q), [weights]
+        )
+        assert np.abs(found).max() <= bound * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(("p", "q"), PQ)
+def test_selection_variables_minimise_the_selected_sum(p, q):
+    random = np.random.default_rng(3)
+    strengths = random.uniform(0.01, 4, 6)
+    best = ops.convert_to_numpy(norms.selection_variables(strengths, p, q)).astype("float64")
+    closed = oracles.gss_structure(strengths, p, q)
+    assert (best**q).sum() == pytest.approx(1, rel=1e-6)
+    close(norms.selected_sum(strengths, best, p), closed)
+    for _ in range(200):
+        other = best * np.exp(random.normal(scale=0.3, size=6))
+        other /= (other**q).sum() ** (1 / q)
+        assert (strengths / other**p).sum() >= closed * (1 - 1e-6)
+
+
+@pytest.mark.parametrize(("p", "q"), PQ)
+def test_selected_sum_has_value_and_gradient_of_the_closed_form(p, q):
+    w = np.random.default_rng(4).normal(size=(5, 4)).astype("float32")
+    w[:, 2] = 0
+    w[:, 3] *= 1e-3
+    weights = keras.Variable(w)
+
+    def strengths():
+        return ops.sum(norms.magnitude(weights) ** p, axis=0)
+
+    def selected():
+        return norms.selected_sum(strengths(), norms.selection_variables(strengths(), p, q), p)
+
+    def closed():
+        return norms.gss_structure(strengths(), p, q)
+
+    close(selected(), number(closed()))
+    (one,), (other,) = (oracles.gradients(form, [weights]) for form in (selected, closed))
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert np.all(one[:, 2] == 0)
+
+
+@pytest.mark.parametrize(("p", "q"), PQ)
+def test_selection_is_finite_and_constant_at_zero(p, q):
+    zeros = keras.Variable(np.zeros(3))
+
+    def selection():
+        return norms.selection_variables(zeros, p, q)
+
+    found = ops.convert_to_numpy(selection())
+    assert np.all(np.isfinite(found) & (found > 0))
+    close(norms.selected_sum(zeros, found, p), 0)
+    assert np.all(oracles.gradients(lambda: ops.sum(selection() * 1.0), [zeros])[0] == 0)
+
+
+@pytest.mark.parametrize("arguments", [{"p": 3}, {"q": 0}, {"p": True}, {"floor": 0}])
+def test_wrong_exponents_and_floors_are_refused(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        norms.gss_structure(np.ones(2), **arguments)
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        norms.selection_variables(np.ones(2), **arguments)
