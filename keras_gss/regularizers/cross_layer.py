@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from keras_gss import _checks, norms
+from keras_gss._keras import in_symbolic_scope
 from keras_gss.regularizers.neuron_sums import Magnitudes, neuron_sums
 
 if TYPE_CHECKING:
@@ -88,7 +89,13 @@ class CrossLayerRegularizer(keras.Regularizer):
         return ops.convert_to_tensor(factor, dtype=ops.dtype(total)) * total
 
     def __call__(self, x: Any) -> Any:
-        """Raises: one kernel alone does not determine the penalty."""
+        """Raises: one kernel alone does not determine the penalty.
+
+        Returns:
+            Zero while Keras only infers shapes: `fit` does so before it knows its callbacks.
+        """
+        if in_symbolic_scope():
+            return ops.zeros(())
         raise RuntimeError(
             f"{type(self).__name__} is declared but not bound to the groups of its model. Add "
             "callbacks=[keras_gss.GroupSparsity()] to `fit`, or call keras_gss.attach(model)."

@@ -1,0 +1,239 @@
+"""Binding a cross-layer penalty to the kernels of a built model, and taking it off again.
+
+Keras asks the regularizer of every trainable variable for a scalar whenever it computes a loss.
+`attach` puts a `_Bound` on each kernel that takes part: it returns the value of the user's own
+regularizer and adds the whole penalty if its kernel is, at that moment, the first trainable one
+of them. So the penalty counts once, also under shared layers and replicas, and freezing a layer
+never drops it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gss import _keras
+from keras_gss.count import macs_per_neuron
+from keras_gss.graph import NeuronGroup, NeuronGroups
+from keras_gss.regularizers import declared as declarations
+from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
+from keras_gss.regularizers.refresh import HeldSelection
+
+
+def attach(model: keras.Model, regularizer: CrossLayerRegularizer | None = None) -> NeuronGroups:
+    """Binds a cross-layer penalty to a built model: from now on its losses hold the penalty.
+
+    Regularizers that the layers already have stay in force. Works before and after `compile`;
+    training and test functions that were traced before are traced anew. A penalty passed here is
+    also declared on the layers that make the penalised neurons, so that saved files keep it. A
+    model loaded from such a file (or cloned) raises when it is trained or evaluated, until
+    `attach(model)` or the callback `GroupSparsity` binds it again.
+
+    With `refresh_every=k` every loss counts as a step, those of `evaluate` too; `GroupSparsity`
+    leaves these out.
+
+    Args:
+        model: a built Sequential or functional model.
+        regularizer: the penalty for all removable neurons of the model. None binds the penalties
+            that its layers declare as their `kernel_regularizer`.
+
+    Returns:
+        The penalised groups.
+
+    Raises:
+        TypeError: if `regularizer` is no cross-layer penalty.
+        ValueError: if a penalty is attached already, if layers declare another one than the one
+            passed or contradict each other, or if there is no neuron to penalise.
+
+    Example:
+    >>> import keras, keras_gss as gss
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    >>> [group.size for group in gss.attach(model, gss.GSSStructure(1e-6))]
+    [3]
+    >>> gss.detach(model)
+    """
+    return Attachment(model, regularizer).groups
+
+
+def detach(model: keras.Model, declared: bool = False) -> None:
+    """Undoes `attach`: variables and layers get back the regularizers they had.
+
+    Does nothing if no penalty is attached.
+
+    Args:
+        model: a model, with a penalty attached or not.
+        declared: also take off the cross-layer penalties that the layers themselves declare, so
+            that the model trains, saves and loads without them.
+
+    Example:
+    >>> import keras, keras_gss as gss
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(3, kernel_regularizer=gss.GSSStructure(1e-6)),
+    ...     keras.layers.Dense(2)])
+    >>> gss.detach(model, declared=True)
+    >>> model.losses
+    []
+    """
+    attachment = attachment_of(model)
+    if attachment is not None:
+        attachment.remove()
+    if declared:
+        declarations.drop_all(model)
+        _keras.forget_functions(model)
+
+
+def attachment_of(model: keras.Model) -> "Attachment | None":
+    """Returns what is attached to a model, or None."""
+    bound = (v.regularizer for v in model.weights if isinstance(v.regularizer, _Bound))
+    return next((regularizer.attachment for regularizer in bound), None)
+
+
+class Attachment:
+    """The penalties attached to one model, and how to take them off again.
+
+    Args:
+        model: as in `attach`.
+        regularizer: as in `attach`.
+        lasting: whether a penalty passed is also declared on the layers, and so saved.
+
+    Attributes:
+        groups: the penalised groups.
+        lasting: as passed; True for a penalty that the layers declare themselves.
+        multiplier: None, or the variable that multiplies every factor (see `schedule`).
+
+    Raises:
+        TypeError, ValueError: as `attach`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        regularizer: CrossLayerRegularizer | None = None,
+        lasting: bool = True,
+    ) -> None:
+        if attachment_of(model) is not None:
+            raise ValueError(
+                f"'{model.name}' has a penalty attached already. Call "
+                "`keras_gss.detach(model)` first, or use it as it is with `GroupSparsity()`."
+            )
+        self.groups, plan = declarations.plan(model, regularizer)
+        self.lasting = lasting or regularizer is None
+        self.multiplier: keras.Variable | None = None
+        self._model = model
+        self._changes: list[tuple[Any, str, Any, Any]] = []
+        self._terms = [_Term(model, penalty, groups) for penalty, groups in plan]
+        if regularizer is not None and lasting:
+            self._declare(regularizer)
+        kernels = {id(kernel): kernel for term in self._terms for kernel in term.kernels}
+        for kernel in kernels.values():
+            own = declarations.own_part(kernel.regularizer)
+            self._set(kernel, "regularizer", _Bound(self, kernel, own))
+        _keras.forget_functions(model)
+
+    def schedule(self, on: bool) -> None:
+        """Makes room for a schedule or drops it: `multiplier` becomes a variable (1.0), or None."""
+        if on == (self.multiplier is not None):
+            return
+        if self.multiplier is None:
+            self.multiplier = _keras.track_state(self._model, 1.0, "gss_multiplier")
+        else:
+            _keras.untrack_state(self._model, self.multiplier)
+            self.multiplier = None
+        _keras.forget_functions(self._model)
+
+    def penalty(self) -> Any:
+        """Returns the present value of the penalties in closed form, a scalar tensor."""
+        return _sum([term.penalty(self.multiplier) for term in self._terms])
+
+    def loss_of(self, kernel: Any) -> list[Any]:
+        """Returns the penalties that `kernel` has to add to the loss at this moment."""
+        owned = [term for term in self._terms if term.owner() is kernel]
+        return [term.loss(self.multiplier) for term in owned]
+
+    def held_state(self) -> list[keras.Variable]:
+        """Returns the variables of the selections that are held over several steps."""
+        return [v for term in self._terms if term.held for v in term.held.variables]
+
+    def remove(self) -> None:
+        """Undoes everything; what someone else has set since then stays."""
+        for owner, name, before, after in reversed(self._changes):
+            if getattr(owner, name) is after:
+                setattr(owner, name, before)
+        self.schedule(on=False)
+        for variable in self.held_state():
+            _keras.untrack_state(self._model, variable)
+        _keras.forget_functions(self._model)
+
+    def _declare(self, regularizer: CrossLayerRegularizer) -> None:
+        declared = set()
+        for group in self.groups:
+            for piece in declarations.declaring_slices(group):
+                name = declarations.attribute(piece)
+                if name is not None and id(piece.weight) not in declared:
+                    declared.add(id(piece.weight))
+                    own = getattr(piece.layer, name)
+                    self._set(piece.layer, name, declarations.joined(own, regularizer))
+
+    def _set(self, owner: Any, name: str, after: Any) -> None:
+        self._changes.append((owner, name, getattr(owner, name), after))
+        setattr(owner, name, after)
+
+
+class _Bound(keras.Regularizer):
+    """The regularizer of a participating kernel while a penalty is attached."""
+
+    def __init__(self, attachment: Attachment, kernel: Any, own: Any) -> None:
+        self.attachment = attachment
+        self._kernel = kernel
+        self._own = own
+
+    def __call__(self, x: Any) -> Any:
+        own = [] if self._own is None else [self._own(x)]
+        return _sum(own + self.attachment.loss_of(self._kernel))
+
+
+class _Term:
+    """One penalty, the groups it is about, and the kernels that those consist of."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        regularizer: CrossLayerRegularizer,
+        groups: Sequence[NeuronGroup],
+    ) -> None:
+        weighs_macs = getattr(regularizer, "weights", None) == "macs"
+        macs = macs_per_neuron(model, groups) if weighs_macs else None
+        self._regularizer = regularizer
+        self._groups = groups
+        self._multipliers = regularizer.multipliers(groups, macs)
+        slices = [s for group in groups for s in (*group.incoming, *group.outgoing)]
+        self.kernels = list({id(s.weight): s.weight for s in slices}.values())
+        self.held: HeldSelection | None = None
+        if getattr(regularizer, "refresh_every", 1) > 1:
+            self.held = HeldSelection(model, regularizer, groups)
+
+    def owner(self) -> Any:
+        return next((kernel for kernel in self.kernels if kernel.trainable), None)
+
+    def penalty(self, multiplier: Any) -> Any:
+        factor = self._factor(multiplier)
+        return self._regularizer.penalty(self._groups, factor, self._multipliers)
+
+    def loss(self, multiplier: Any) -> Any:
+        if self.held is None:
+            return self.penalty(multiplier)
+        return self._regularizer.selected_penalty(
+            self._groups, self.held.next(), self._factor(multiplier), self._multipliers
+        )
+
+    def _factor(self, multiplier: Any) -> Any:
+        # A plain float where it can be: a penalty of factor 0 then leaves no trace in the graph.
+        factor = self._regularizer.factor
+        return factor if multiplier is None or factor == 0 else factor * multiplier.value
+
+
+def _sum(values: list[Any]) -> Any:
+    return sum(values[1:], start=values[0]) if values else ops.zeros(())
