@@ -1,8 +1,17 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
+from keras_gss.callbacks import GroupSparsity
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+from keras_gss.pruning import (
+    AbsoluteThreshold,
+    KeepZeros,
+    MacsBudget,
+    ParamsBudget,
+    StdThreshold,
+    prune,
+)
 from keras_gss.regularizers import (
     GSS121,
     GSS212,
@@ -11,6 +20,9 @@ from keras_gss.regularizers import (
     GSSElement,
     GSSStructure,
 )
+from keras_gss.regularizers.binding import attach, detach
+from keras_gss.regularizers.declared import RegularizerSum
+from keras_gss.schedules import ConstantFactor, WarmUpFactor
 from keras_gss.slimming import slim
 
 __version__ = "0.1.0"
@@ -18,16 +30,28 @@ __version__ = "0.1.0"
 __all__ = [
     "GSS121",
     "GSS212",
+    "AbsoluteThreshold",
+    "ConstantFactor",
     "CrossLayerRegularizer",
     "DeepGSS121",
     "GSSElement",
     "GSSStructure",
+    "GroupSparsity",
+    "KeepZeros",
+    "MacsBudget",
     "NeuronGroup",
     "NeuronGroups",
+    "ParamsBudget",
+    "RegularizerSum",
+    "StdThreshold",
+    "WarmUpFactor",
     "WeightSlice",
+    "attach",
     "count",
+    "detach",
     "export",
     "find_groups",
+    "prune",
     "register_rule",
     "slim",
 ]
