@@ -175,6 +175,8 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
         elif folded[live.keep(edge.outputs)].any():
             added[id(edge.layer), "bias"] = folded[live.keep(edge.outputs)]
     for (variable, axis), declared in found.axes.items():
+        if declared.role == "outgoing":
+            values[variable] = _zeroed(values[variable], axis, live.silenced(declared.labels))
         values[variable] = np.compress(live.keep(declared.labels), values[variable], axis)
     resized: dict[int, dict[str, Any]] = {}
     for (operation, key), resize in found.resizes.items():
@@ -191,6 +193,13 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
         return config
 
     return _keras.rebuild(model, edit, values, added)
+
+
+def _zeroed(value: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    along = np.where(positions, 0, 1).astype(value.dtype)
+    shape = [1] * value.ndim
+    shape[axis] = -1
+    return value * along.reshape(shape) if positions.any() else value
 
 
 def _plain(value: Any) -> Any:

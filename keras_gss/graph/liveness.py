@@ -36,10 +36,16 @@ class Liveness:
         return self.kept[labels]
 
     def folded(self, edge: Edge) -> np.ndarray:
-        """Returns what the removed constant inputs of a layer add to its bias, `(outputs,)`."""
-        gone = ~self.keep(edge.inputs)
-        constant = np.where(gone, np.nan_to_num(edge.value), 0.0)
-        return constant @ edge.sums
+        """Returns what the constant inputs that nothing needs add to a layer's bias, `(outputs,)`.
+
+        A neuron that is kept only to keep its layer from vanishing is folded too: `silenced`.
+        """
+        constant = np.where(self.needed[edge.inputs], 0.0, np.nan_to_num(edge.value))
+        return np.where(self.needed[edge.outputs], constant @ edge.sums, 0.0)
+
+    def silenced(self, labels: np.ndarray) -> np.ndarray:
+        """Returns which of `labels` stay although nothing needs them, so that nothing reads them."""
+        return self.kept[labels] & ~self.needed[labels]
 
     def width(self, group: NeuronGroup) -> int:
         """Returns how many neurons of a group stay."""

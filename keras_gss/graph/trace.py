@@ -52,7 +52,7 @@ class Trace:
             (id(operation), key), Resize(operation, key, signal, compute)
         )
         if first.signal is not signal:
-            if first.signal.shape == signal.shape:
+            if signal.labels.shape in (first.signal.labels.shape, first.signal.shape):
                 reason = f"'{operation.name}' is shared and one of its inputs must stay whole"
                 self.units.tie(first.signal.labels, signal.labels, reason)
             else:
@@ -105,8 +105,13 @@ def _walk(found: Trace, model: keras.Model, inputs: list[Signal], prefix: str) -
     graph = _keras.graph_of(model)
     signals = {id(tensor): s for tensor, s in zip(graph.inputs, inputs, strict=True)}
     for tensor, signal in zip(graph.inputs, inputs, strict=True):
-        layer, batch = tensor._keras_history.operation, tensor.shape[0]
-        found.resize(layer, "batch_shape", signal, lambda sizes, batch=batch: (batch, *sizes))
+        batch, *declared = tensor.shape
+
+        def resized(sizes: tuple, batch=batch, declared=declared) -> tuple:
+            known = (None if old is None else new for old, new in zip(declared, sizes, strict=True))
+            return (batch, *known)
+
+        found.resize(tensor._keras_history.operation, "batch_shape", signal, resized)
     for node in _nodes(graph):
         call = Call(
             found, prefix + node.operation.name, node.operation, node, lambda t: signals[id(t)]

@@ -54,7 +54,7 @@ def separable_convolution(call: Call) -> Signal:
     call.work("depthwise_kernel", places)
     call.work("pointwise_kernel", places)
     out = call.signal(call.spread(outputs, axis), np.nan)
-    call.resize("filters", out, lambda sizes: sizes[axis])
+    call.resize("filters", _neurons(outputs), lambda sizes: sizes[0])
     if call.numeric:
         taps, any_tap = _tap_sums(call.read("depthwise_kernel"))
         points, any_point = _tap_sums(call.read("pointwise_kernel"))
@@ -86,9 +86,14 @@ def _linear(
         weights = np.moveaxis(call.read("kernel"), kernel, (-2, -1))
         sums, nonzero = _tap_sums(weights)
         emitted = call.edge((labels, value), outputs, nonzero, sums, absorbs)
+    call.resize(width, _neurons(outputs), lambda sizes: sizes[0])
     out = call.signal(call.spread(outputs, axis), call.spread(emitted, axis))
-    call.resize(width, out, lambda sizes: sizes[axis])
     return activate(call, out, layer.activation)
+
+
+def _neurons(units: np.ndarray) -> Signal:
+    """A layer's own neurons alone: the same at all its calls, whatever the places."""
+    return Signal(units.shape, units, np.full(units.shape, np.nan))
 
 
 def _tap_sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -135,7 +135,11 @@ def _concatenate(call: Call, axis: int) -> Signal | list[Signal]:
         return call.signal(parts[0].labels, value)
     labels = _side_by_side([s.labels for s in parts], [s.shape[axis] for s in parts], axis)
     value = _side_by_side([s.value for s in parts], [s.shape[axis] for s in parts], axis)
-    return call.signal(labels, value)
+    out = call.signal(labels, value)
+    if out.labels.size > out.labels.shape[axis]:
+        # joined along space: what is cut from one part would leave a ragged tensor
+        return Signal(out.shape, call.collapse(out, (axis,)).labels, out.value)
+    return out
 
 
 def _side_by_side(arrays: list[np.ndarray], sizes: list[int], axis: int) -> np.ndarray:

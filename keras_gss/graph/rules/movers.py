@@ -80,6 +80,9 @@ def _reshape(call: Call, x: Signal) -> Signal | list[Signal]:
     )
     out = call.signal(labels, value)
     varying = [axis for axis, size in enumerate(out.labels.shape) if size > 1]
+    if shape and shape[-1] == 1 and x.shape and x.labels.shape[-1] > 1:
+        # (n * 1) splits the channels as (n * m) does, of which it may be what an earlier cut left
+        varying.append(len(shape) - 1)
     return Signal(out.shape, call.collapse(out, tuple(varying[:-1])).labels, out.value)
 
 

@@ -38,7 +38,7 @@ def pads(layer: layers.Layer, shape: tuple[int | None, ...]) -> bool:
         if layer.padding == "causal":
             needed = extent - 1
         elif size is None:
-            needed = extent - stride
+            needed = extent - 1
         else:
             needed = (-(-size // stride) - 1) * stride + extent - size
         if needed > 0:
