@@ -4,6 +4,7 @@ from keras_gss.callbacks import GroupSparsity
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
     AbsoluteThreshold,
     KeepZeros,
@@ -51,6 +52,10 @@ __all__ = [
     "detach",
     "export",
     "find_groups",
+    "prox_exclusive",
+    "prox_gss121_neuron",
+    "prox_selected",
+    "prox_two_level",
     "prune",
     "register_rule",
     "slim",
