@@ -1,6 +1,7 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
 from keras_gss.callbacks import GroupSparsity
+from keras_gss.compress import AccuracyDrop, compress
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
@@ -32,6 +33,7 @@ __all__ = [
     "GSS121",
     "GSS212",
     "AbsoluteThreshold",
+    "AccuracyDrop",
     "ConstantFactor",
     "CrossLayerRegularizer",
     "DeepGSS121",
@@ -48,6 +50,7 @@ __all__ = [
     "WarmUpFactor",
     "WeightSlice",
     "attach",
+    "compress",
     "count",
     "detach",
     "export",

@@ -61,22 +61,73 @@ def load(name: str, validation: float = 0.1, seed: int = 0) -> Dataset:
     >>> data.train[0].shape, data.validation[0].shape
     ((1238, 8, 8, 1), (200, 8, 8, 1))
     """
-    readers = {"digits": _digits, **dict.fromkeys(("mnist", "fashion_mnist", "cifar10"), _tfds)}
-    reader = readers[check_choice("name", name, tuple(readers))]
-    check_integer("seed", seed)
-    if not is_real(validation) or validation <= 0:
-        raise reject("validation", "a number of images or a fraction of them", validation)
-    images, labels = reader(name, "train")
-    held_out = round(validation * len(images)) if validation < 1 else int(validation)
-    if not 0 < held_out < len(images):
-        raise reject("validation", f"fewer than the {len(images)} training images", validation)
-    order = np.random.default_rng(seed).permutation(len(images))
+    reader = READERS[check_choice("name", name, tuple(READERS))]
+    train, held_out = hold_out(reader(name, "train"), validation, seed)
     return Dataset(
         name=name,
         classes=10,
-        train=(images[order[held_out:]], labels[order[held_out:]]),
-        validation=(images[order[:held_out]], labels[order[:held_out]]),
+        train=train,
+        validation=held_out,
         _read_test=lambda: reader(name, "test"),
+    )
+
+
+def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Arrays]:
+    """Splits images and labels into a training and a validation part.
+
+    Args:
+        data: images and labels.
+        validation: how much to hold out: a number of images (1 or more) or a fraction (below 1).
+        seed: integer >= 0 that decides which images are held out.
+
+    Raises:
+        ValueError: a part that leaves no image for training, or none for validation.
+
+    Example:
+    >>> train, validation = hold_out((np.zeros((10, 4)), np.arange(10)), validation=0.2)
+    >>> len(train[0]), len(validation[1])
+    (8, 2)
+    """
+    train, held_out = hold_out(reader(name, "train"), validation, seed)
+    return Dataset(
+        name=name,
+        classes=10,
+        train=train,
+        validation=held_out,
+        _read_test=lambda: reader(name, "test"),
+    )
+
+
+def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Arrays]:
+    """Splits inputs and labels into a training and a validation part, at random.
+
+    Args:
+        data: inputs and labels, arrays of one length.
+        validation: how much to hold out: a number of samples (1 or more) or a fraction (below 1).
+        seed: integer >= 0 that decides which.
+
+    Returns:
+        `(train, validation)`.
+
+    Raises:
+        ValueError: a part that leaves no sample for training or none for validation.
+
+    Example:
+    >>> train, validation = hold_out((np.arange(10), np.arange(10)), 0.2)
+    >>> len(train[1]), len(validation[1])
+    (8, 2)
+    """
+    inputs, labels = data
+    if not is_real(validation) or validation <= 0:
+        raise reject("validation", "a number of samples or a fraction of them", validation)
+    samples = len(labels)
+    part = round(validation * samples) if validation < 1 else int(validation)
+    if not 0 < part < samples:
+        raise reject("validation", f"from 1 to {samples - 1} of {samples} samples", validation)
+    order = np.random.default_rng(check_integer("seed", seed)).permutation(samples)
+    return (inputs[order[part:]], labels[order[part:]]), (
+        inputs[order[:part]],
+        labels[order[:part]],
     )
 
 
@@ -94,6 +145,14 @@ def _digits(name: str, split: str) -> Arrays:
     test = len(images) // 5
     part = order[:test] if split == "test" else order[test:]
     return images[part], labels[part]
+
+
+READERS: dict[str, Callable[[str, str], Arrays]] = {
+    "digits": _digits,
+    "mnist": _tfds,
+    "fashion_mnist": _tfds,
+    "cifar10": _tfds,
+}
 
 
 def _require(module: str, package: str, dataset: str) -> ModuleType:

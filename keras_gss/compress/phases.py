@@ -1,0 +1,295 @@
+"""One phase of training: compiled for speed, resumed where it stopped, a line per epoch."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gss._keras import leaf_layers, to_numpy
+from keras_gss.compress.data import Data, batches, size_of
+from keras_gss.compress.state import RunDirectory, State
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What distinguishes one phase from another.
+
+    Attributes:
+        name: 'pretrain', 'train' or 'finetune'; names its state file and its history entries.
+        epochs: how many.
+        learning_rate: Adam's.
+        decay: whether the learning rate falls to a tenth at half of the epochs.
+        weight_decay: see `AdamL2`.
+        order_seed: decides the order of the samples, together with the epoch.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    order_seed: tuple[int, ...]
+    decay: bool = False
+    weight_decay: float = 0.0
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """Returns the learning rate of an epoch, counted from 0."""
+        late = self.decay and epoch >= self.epochs // 2
+        return self.learning_rate * (0.1 if late else 1.0)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How `fit` executes: Keras' `jit_compile` and `steps_per_execution`."""
+
+    jit_compile: bool | str
+    steps_per_execution: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """What all phases of a run share."""
+
+    train: Data
+    validation: Data
+    batch_size: int
+    speed: Speed
+    run: RunDirectory
+    say: Callable[[str], None]
+
+    def fit(
+        self,
+        model: keras.Model,
+        phase: Phase,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        test: Data | None = None,
+    ) -> list[dict[str, Any]]:
+        """Trains `model` in place to the end of the phase, from its saved state if there is one.
+
+        Args:
+            model: the model, as it was when the phase first began.
+            phase: the phase.
+            callbacks: come before those of this function, so that they may add to the logs.
+            test: evaluated after every epoch for the history and nothing else.
+
+        Returns:
+            The history, one dict per epoch.
+        """
+        state = self.run.load(phase.name)
+        history = [] if state is None else state.meta["history"]
+        if len(history) >= phase.epochs:
+            if state is not None:
+                assign(model.variables, state.arrays["model"])
+            return history
+        self.compile(model, phase)
+        checkpoint = _Checkpoint(self, phase, history, state, list(model.variables))
+        model.fit(
+            batches(self.train, self.batch_size, phase.order_seed, len(history), phase.epochs),
+            epochs=phase.epochs,
+            initial_epoch=len(history),
+            steps_per_epoch=size_of(self.train) // self.batch_size,
+            validation_data=self.validation,
+            validation_batch_size=EVALUATION_BATCH,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                *callbacks,
+                keras.callbacks.LearningRateScheduler(phase.learning_rate_at),
+                *([] if test is None else [_Test(test)]),
+                checkpoint,
+            ],
+        )
+        return history
+
+    def compile(self, model: keras.Model, phase: Phase) -> None:
+        """Compiles `model` for a phase, with a fresh optimizer."""
+        model.compile(
+            optimizer=AdamL2(phase.learning_rate, l2=phase.weight_decay),
+            loss=loss_for(model, self.train[1]),
+            metrics=["accuracy"],
+            jit_compile=self.speed.jit_compile,
+            steps_per_execution=self.speed.steps_per_execution,
+        )
+
+    def evaluate(self, model: keras.Model) -> dict[str, float]:
+        """Returns loss and accuracy on the validation data; compiles the model if need be."""
+        if not model.compiled:
+            self.compile(model, Phase("evaluate", 0, 1e-3, ()))
+        return evaluate(model, self.validation)
+
+
+def evaluate(model: keras.Model, data: Data) -> dict[str, float]:
+    """Returns a compiled model's loss and accuracy on `data`."""
+    logs = model.evaluate(*data, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True)
+    return {key: float(value) for key, value in logs.items()}
+
+
+def choose_speed(
+    model: keras.Model,
+    steps: int,
+    jit_compile: bool | None = None,
+    steps_per_execution: int | None = None,
+) -> Speed:
+    """Chooses what makes `fit` fast for a model.
+
+    XLA makes dense nets faster on a CPU and convolutions and loops two to sixteen times slower, so
+    there it is used only if no kernel has more than two axes and no layer is recurrent. On a GPU
+    and on JAX the choice is Keras' own. `steps_per_execution` is the largest divisor of an
+    epoch's steps up to 50, because Keras would run a last, longer execution into the next epoch.
+
+    Args:
+        model: the model.
+        steps: steps of one epoch.
+        jit_compile: True or False overrules the choice.
+        steps_per_execution: a number overrules the choice; lowered to a divisor of `steps`.
+
+    Example:
+    >>> layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()]
+    >>> choose_speed(keras.Sequential(layers), steps=540, jit_compile=False)
+    Speed(jit_compile=False, steps_per_execution=45)
+    """
+    if jit_compile is None:
+        jit_compile = _is_dense(model) if _on_cpu_tensorflow() else "auto"
+    limit = min(steps_per_execution or 50, steps)
+    divisor = next(k for k in range(limit, 0, -1) if steps % k == 0)
+    return Speed(jit_compile, divisor)
+
+
+def _is_dense(model: keras.Model) -> bool:
+    layers = [layer for _, layer in leaf_layers(model)]
+    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in layers)
+    return not recurrent and all(len(variable.shape) <= 2 for variable in model.weights)
+
+
+def _on_cpu_tensorflow() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
+
+
+def loss_for(model: keras.Model, labels: np.ndarray) -> keras.losses.Loss:
+    """Returns the cross-entropy that fits the labels' shape and the model's last activation."""
+    output = model.outputs[0]
+    last = output._keras_history.operation
+    softmax = isinstance(last, keras.layers.Softmax) or (
+        getattr(last, "activation", None) is keras.activations.softmax
+    )
+    one_hot = labels.ndim == len(output.shape)
+    kind = (
+        keras.losses.CategoricalCrossentropy
+        if one_hot
+        else keras.losses.SparseCategoricalCrossentropy
+    )
+    return kind(from_logits=not softmax)
+
+
+@keras.saving.register_keras_serializable(package="keras_gss")
+class AdamL2(keras.optimizers.Adam):
+    """Adam with `weight_decay` as PyTorch's Adam has it: `l2 * weight` is added to the gradient.
+
+    It is what the authors finetune with. (Keras' own `weight_decay` is the decoupled one of
+    AdamW.) It cannot revive a weight that is zero.
+    """
+
+    def __init__(self, learning_rate: float = 0.001, l2: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.l2 = l2
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        """Applies gradients to which the decay has been added."""
+        if self.l2:
+            weights = (
+                self._trainable_variables if trainable_variables is None else (trainable_variables)
+            )
+            grads = [
+                None if grad is None else keras.ops.convert_to_tensor(grad) + self.l2 * weight
+                for grad, weight in zip(grads, weights, strict=True)
+            ]
+        super().apply(grads, trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the plain values that build the optimizer again."""
+        return {**super().get_config(), "l2": self.l2}
+
+
+def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    """Gives variables their saved values."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+class _Test(keras.callbacks.Callback):
+    """Adds the accuracy on the test data to the logs."""
+
+    def __init__(self, test: Data) -> None:
+        super().__init__()
+        self._test = test
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logs["test_accuracy"] = evaluate(self.model, self._test)["accuracy"]
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """Restores a phase's state when training begins, saves it after every epoch and says so.
+
+    The state holds the model's variables, and apart from them what exists only while the phase
+    runs: the optimizer's variables and those of a bound penalty.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        phase: Phase,
+        history: list[dict[str, Any]],
+        state: State | None,
+        variables: list[Any],
+    ) -> None:
+        super().__init__()
+        self._trainer, self._phase, self._history = trainer, phase, history
+        self._state, self._variables = state, variables
+
+    def _passing_variables(self) -> list[Any]:
+        known = {id(variable) for variable in self._variables}
+        own = [variable for variable in self.model.variables if id(variable) not in known]
+        return own + self.model.optimizer.variables
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self._state is None:
+            return
+        self.model.optimizer.build(self.model.trainable_variables)
+        assign(self._variables, self._state.arrays["model"])
+        assign(self._passing_variables(), self._state.arrays["passing"])
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        entry = {"phase": self._phase.name, "epoch": epoch + 1}
+        entry.update({key: float(value) for key, value in logs.items()})
+        entry["seconds"] = time.perf_counter() - self._started
+        self._history.append(entry)
+        arrays = {
+            "model": [to_numpy(variable) for variable in self._variables],
+            "passing": [to_numpy(variable) for variable in self._passing_variables()],
+        }
+        self._trainer.run.save(self._phase.name, {"history": self._history}, arrays)
+        self._trainer.say(_line(entry, self._phase.epochs))
+
+
+def _line(entry: dict[str, Any], epochs: int) -> str:
+    names = {
+        "loss": "loss {:.4f}",
+        "gss_penalty": "penalty {:.4f}",
+        "accuracy": "accuracy {:.4f}",
+        "val_accuracy": "validation {:.4f}",
+        "test_accuracy": "test {:.4f} (not used)",
+        "gss_macs": "MACs left {:,.0f}",
+        "seconds": "{:.1f} s",
+    }
+    values = [text.format(entry[name]) for name, text in names.items() if name in entry]
+    return "  ".join([f"{entry['phase']:8} {entry['epoch']:3}/{epochs}", *values])

@@ -1,0 +1,299 @@
+"""The main job in one call: train under a penalty, choose a threshold, finetune, slim."""
+
+import functools
+import hashlib
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_gss._checks import check_choice, check_factor, check_integer, check_positive
+from keras_gss._keras import check_model, leaf_layers, rebuild, to_numpy
+from keras_gss.callbacks import GroupSparsity
+from keras_gss.compress.data import Data, check_data, size_of
+from keras_gss.compress.phases import Phase, Trainer, assign, choose_speed, evaluate
+from keras_gss.compress.search import AccuracyDrop, choose_threshold
+from keras_gss.compress.state import RunDirectory
+from keras_gss.count import count
+from keras_gss.pruning import prune
+from keras_gss.regularizers import CrossLayerRegularizer
+from keras_gss.regularizers.binding import Attachment, detach
+from keras_gss.report import Report, compare
+from keras_gss.slimming import slim
+
+DWARFS = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What `compress` made, and how it went.
+
+    Attributes:
+        model: the small model, an ordinary Keras model.
+        pruned: the finetuned model before slimming, its zeros fixed.
+        trained: the model after the training under the penalty, before the threshold.
+        report: the model given and the small one side by side.
+        threshold: the threshold applied.
+        search: one dict per ratio tried for an `AccuracyDrop`: ratio, accuracy, live_macs.
+        history: one dict per epoch of every phase: phase, epoch, seconds, and the logs of `fit`.
+        accuracies: on the validation data: "start" (the model given, after the pretraining if
+            there was one), "trained", "thresholded", "finetuned". With test data also
+            "test_start", "test_last_epoch", the figure to rely on, and "test_best_epoch": the
+            highest of all finetuning epochs, which the paper reports, and which picks the epoch
+            on the test data.
+        settings: what the run was asked for.
+    """
+
+    model: keras.Model
+    pruned: keras.Model
+    trained: keras.Model
+    report: Report
+    threshold: Any
+    search: tuple[dict[str, float], ...]
+    history: tuple[dict[str, Any], ...]
+    accuracies: dict[str, float]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything but the models as plain values, for `json.dump`."""
+        return {
+            "settings": self.settings,
+            "threshold": repr(self.threshold),
+            "accuracies": self.accuracies,
+            "report": self.report.to_dict(),
+            "search": list(self.search),
+            "history": list(self.history),
+        }
+
+
+def compress(
+    model: keras.Model,
+    train: Data,
+    validation: Data,
+    *,
+    target: Any,
+    regularizer: CrossLayerRegularizer | None = None,
+    granularity: Literal["element", "neuron"] = "neuron",
+    inputs: Literal["keep", "narrow", "select"] = "keep",
+    pretrain_epochs: int = 0,
+    epochs: int = 250,
+    finetune_epochs: int = 50,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    test: Data | Callable[[], Data] | None = None,
+    directory: str | os.PathLike | None = None,
+    seed: int = 0,
+    jit_compile: bool | None = None,
+    steps_per_execution: int | None = None,
+    verbose: bool = True,
+) -> Result:
+    """Makes a classifier smaller: three phases of training, then a cut that changes nothing.
+
+    1. Training under the penalty, after a pretraining without it if asked for.
+    2. A threshold, fixed or chosen on `validation` for the target.
+    3. Finetuning with the zeros fixed: the learning rate falls to a tenth at half of it, and
+       `weight_decay` is added to the gradients as PyTorch's Adam adds it.
+
+    The optimizer is Adam throughout. The order of the samples follows from `seed` and the epoch
+    alone, so that a run killed at any moment and started again with the same directory and
+    arguments ends where it would have ended.
+
+    Args:
+        model: a built classifier with one output, trained or not; it is not changed. Logits or
+            softmax, the loss is chosen accordingly.
+        train: inputs and labels (class numbers or one-hot) as arrays.
+        validation: the same; every choice is made on it.
+        target: an `AccuracyDrop`, or a threshold: `StdThreshold`, `AbsoluteThreshold`,
+            `MacsBudget`, `ParamsBudget`.
+        regularizer: a cross-layer penalty; None for those that the layers declare.
+        granularity: "neuron" zeroes whole neurons, "element" single weights.
+        inputs: what `slim` does with input features that nothing reads.
+        pretrain_epochs: epochs without penalty before everything else.
+        epochs: epochs under the penalty.
+        finetune_epochs: epochs with the zeros fixed.
+        batch_size: samples per step; at most as many as there are.
+        learning_rate: Adam's.
+        weight_decay: of the finetuning.
+        test: inputs and labels, or a function that reads them, called once finetuning begins. Its
+            accuracy is written into the history and nothing depends on it.
+        directory: where the run keeps its state and its models; None to keep nothing.
+        seed: integer >= 0; decides the order of the samples.
+        jit_compile: whether to use XLA; None to choose by what the model is made of.
+        steps_per_execution: steps per call of the compiled function; None to choose.
+        verbose: print a line per epoch.
+
+    Returns:
+        The `Result`.
+
+    Raises:
+        TypeError, ValueError: arguments, data or a model that cannot be worked with; a penalty
+            that finds nothing it could remove; a directory of another run.
+        OSError: the directory cannot be written.
+        RuntimeError: the small model computes something else.
+
+    Example:
+    >>> import keras_gss as gss
+    >>> from keras_gss import datasets, zoo
+    >>> digits = datasets.load("digits")
+    >>> result = gss.compress(zoo.build("digits-mlp"), digits.train, digits.validation,
+    ...     target=gss.MacsBudget(0.3), regularizer=gss.GSSStructure(1e-5, inputs=True),
+    ...     epochs=2, finetune_epochs=1, verbose=False)
+    >>> before, after = result.report.live_macs
+    >>> after <= 0.3 * before
+    True
+    """
+    check_model(model, "compress")
+    train, validation = (
+        check_data("train", train, model),
+        check_data("validation", validation, model),
+    )
+    if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
+        raise ValueError(
+            "`target` must be an AccuracyDrop or a threshold such as MacsBudget. "
+            f"Received: target={target!r}"
+        )
+    check_choice("granularity", granularity, ("element", "neuron"))
+    check_choice("inputs", inputs, ("keep", "narrow", "select"))
+    check_positive("learning_rate", learning_rate)
+    check_integer("batch_size", batch_size, minimum=1)
+    settings = {
+        "model": _fingerprint(model),
+        "train": _checksum(train),
+        "validation": _checksum(validation),
+        "target": repr(target),
+        "regularizer": None if regularizer is None else keras.regularizers.serialize(regularizer),
+        "granularity": granularity,
+        "inputs": inputs,
+        "pretrain_epochs": check_integer("pretrain_epochs", pretrain_epochs),
+        "epochs": check_integer("epochs", epochs),
+        "finetune_epochs": check_integer("finetune_epochs", finetune_epochs),
+        "batch_size": min(batch_size, size_of(train)),
+        "learning_rate": float(learning_rate),
+        "weight_decay": check_factor("weight_decay", weight_decay),
+        "seed": check_integer("seed", seed),
+        "test": test is not None,
+    }
+    say = functools.partial(print, flush=True) if verbose else lambda line: None
+    steps = size_of(train) // settings["batch_size"]
+    trainer = Trainer(
+        train=train,
+        validation=validation,
+        batch_size=settings["batch_size"],
+        speed=choose_speed(model, steps, jit_compile, steps_per_execution),
+        run=RunDirectory(directory, settings),
+        say=say,
+    )
+    say(f"{steps} steps per epoch, {trainer.speed}")
+    phase = functools.partial(Phase, learning_rate=learning_rate)
+
+    start = _copy(model, declared=False)
+    history = trainer.fit(start, phase("pretrain", pretrain_epochs, order_seed=(seed, 0)))
+    accuracies = {"start": trainer.evaluate(start)["accuracy"]}
+
+    trained = _copy(model, declared=True, like=start)
+    if epochs:
+        _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
+        under_penalty = phase("train", epochs, order_seed=(seed, 1))
+        history = history + trainer.fit(trained, under_penalty, [GroupSparsity(regularizer)])
+    trained = _copy(trained, declared=False)
+    accuracies["trained"] = trainer.evaluate(trained)["accuracy"]
+    trainer.run.save_model("trained.keras", trained)
+
+    finetune = phase("finetune", finetune_epochs, order_seed=(seed, 2))
+    finetune = replace(finetune, decay=True, weight_decay=float(weight_decay))
+    threshold, search = target, []
+    if isinstance(target, AccuracyDrop):
+        search_inputs = regularizer is not None and regularizer.inputs
+        floor = max(accuracies["start"], accuracies["trained"]) - target.drop
+        threshold, search = choose_threshold(
+            trainer, trained, target, floor, granularity, search_inputs, finetune
+        )
+    elif hasattr(target, "resolve"):
+        threshold = target.resolve(trained, granularity)
+    pruned = prune(trained, threshold, granularity=granularity)
+    accuracies["thresholded"] = trainer.evaluate(pruned)["accuracy"]
+    say(f"{threshold} leaves {count(pruned).live_macs:,} of {count(model).live_macs:,} MACs")
+
+    # Strength, ratio and seed are settled: only now may the test data be read.
+    if callable(test):
+        test = test()
+    if test is not None:
+        test = check_data("test", test, model)
+    finetuning = trainer.fit(pruned, finetune, test=test)
+    accuracies["finetuned"] = trainer.evaluate(pruned)["accuracy"]
+    if test is not None:
+        accuracies["test_start"] = evaluate(start, test)["accuracy"]
+        accuracies["test_last_epoch"] = evaluate(pruned, test)["accuracy"]
+        figures = [entry["test_accuracy"] for entry in finetuning]
+        accuracies["test_best_epoch"] = max(figures, default=accuracies["test_last_epoch"])
+
+    small, slimming = slim(pruned, inputs=inputs, return_report=True)
+    compared = {"validation": (accuracies["start"], accuracies["finetuned"])}
+    if test is not None:
+        compared["test"] = (accuracies["test_start"], accuracies["test_last_epoch"])
+    result = Result(
+        model=small,
+        pruned=pruned,
+        trained=trained,
+        report=compare(model, small, slimming=slimming, accuracy=compared),
+        threshold=threshold,
+        search=tuple(search),
+        history=tuple(history + finetuning),
+        accuracies=accuracies,
+        settings=settings,
+    )
+    trainer.run.save_model("pruned.keras", pruned)
+    trainer.run.save_model("model.keras", small)
+    trainer.run.write_json("result.json", result.to_dict())
+    return result
+
+
+def _copy(model: keras.Model, declared: bool, like: keras.Model | None = None) -> keras.Model:
+    """Returns a copy, with the penalties that its layers declare or without, weighing as `like`."""
+    copy = rebuild(model)
+    if not declared:
+        detach(copy, declared=True)
+    if like is not None:
+        assign(copy.variables, [to_numpy(variable) for variable in like.variables])
+    return copy
+
+
+def _penalty_of(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> float:
+    """Returns the penalty's value before training; raises if it finds nothing removable."""
+    return float(Attachment(rebuild(model), regularizer).penalty())
+
+
+def _warn_if_dwarfed(penalty: float, loss: float) -> None:
+    if penalty > DWARFS * loss:
+        warnings.warn(
+            f"The penalty begins at {penalty:.3g}, more than {DWARFS:g} times the loss "
+            f"({loss:.3g}): it will empty the layers before they learn anything. Try a factor "
+            f"{penalty / loss:.0f} times smaller.",
+            stacklevel=3,
+        )
+
+
+def _fingerprint(model: keras.Model) -> str:
+    """Returns a digest of a model's layers and weights, whatever the layers are called."""
+    digest = hashlib.sha256()
+    for _, layer in leaf_layers(model):
+        config = {key: value for key, value in layer.get_config().items() if key != "name"}
+        text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__name__)
+        digest.update(f"{type(layer).__name__} {text}".encode())
+        for variable in layer.weights:
+            digest.update(to_numpy(variable).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _checksum(data: Data) -> str:
+    arrays = [np.ascontiguousarray(array) for array in tree.flatten(data)]
+    crc = functools.reduce(lambda value, array: zlib.crc32(array, value), arrays, 0)
+    return f"{size_of(data)} samples {crc:08x}"

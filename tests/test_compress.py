@@ -1,0 +1,503 @@
+"""The one-call pipeline on data of a few hundred points: what it makes, refuses and survives."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+import keras_gss as gss
+from keras_gss import report
+from keras_gss.compress.data import batches, check_data, epoch_order
+from keras_gss.compress.phases import AdamL2, Phase, choose_speed, loss_for
+from keras_gss.compress.search import largest_accepted
+from keras_gss.compress.state import RunDirectory
+
+FAST = {
+    "batch_size": 20,
+    "learning_rate": 1e-2,
+    "jit_compile": False,
+    "steps_per_execution": 1,
+    "verbose": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_latencies(monkeypatch):
+    """Leaves out of the reports what takes seconds to measure and belongs to test_report.py."""
+    monkeypatch.setattr(report, "latency", lambda before, after, batch: (1.0, 1.0))
+
+
+def blobs(samples=200, seed=0):
+    """Three classes of points; of the six features two carry nothing."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, samples)
+    centres = np.random.default_rng(7).normal(size=(3, 6)) * [2, 2, 2, 2, 0, 0]
+    return np.float32(centres[labels] + random.normal(size=(samples, 6))), labels
+
+
+def small_model(seed=0, activation=None):
+    initializers = iter(keras.initializers.GlorotUniform(seed=k) for k in range(seed, seed + 9))
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(
+                16, activation="relu", kernel_initializer=next(initializers), name="a"
+            ),
+            keras.layers.Dense(
+                8, activation="relu", kernel_initializer=next(initializers), name="b"
+            ),
+            keras.layers.Dense(
+                3, activation=activation, kernel_initializer=next(initializers), name="c"
+            ),
+        ]
+    )
+
+
+def run(**changes):
+    arguments = {
+        "model": small_model(),
+        "train": blobs(),
+        "validation": blobs(100, seed=1),
+        "target": gss.MacsBudget(0.4, inputs=True),
+        "regularizer": gss.GSSStructure(1e-3, inputs=True),
+        "pretrain_epochs": 1,
+        "epochs": 3,
+        "finetune_epochs": 2,
+        **FAST,
+    }
+    return gss.compress(**{**arguments, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The result of an uninterrupted run with the settings of `run`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "latency", lambda before, after, batch: (1.0, 1.0))
+        return run()
+
+
+def without_seconds(history):
+    return [{k: v for k, v in entry.items() if k != "seconds"} for entry in history]
+
+
+def test_result_is_small_and_equal_to_the_pruned_model(whole):
+    model = small_model()
+    before = model.get_weights()
+    result = run(model=model, test=blobs(50, seed=2))
+    for a, b in zip(result.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)  # test data change nothing
+    phases = [(entry["phase"], entry["epoch"]) for entry in result.history]
+    assert phases == [
+        ("pretrain", 1),
+        ("train", 1),
+        ("train", 2),
+        ("train", 3),
+        ("finetune", 1),
+        ("finetune", 2),
+    ]
+    dense, left = result.report.live_macs
+    assert dense == 6 * 16 + 16 * 8 + 8 * 3
+    assert left == gss.count(result.pruned).live_macs <= 0.4 * dense
+    x = blobs(20, seed=3)[0]
+    np.testing.assert_allclose(result.model(x), result.pruned(x), rtol=0, atol=1e-5)
+    assert result.model.count_params() < model.count_params()
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_finetuning_keeps_the_zeros_and_moves_the_rest(whole):
+    cut = gss.prune(whole.trained, whole.threshold, granularity="neuron")
+    for zeroed, tuned in zip(cut.get_weights(), whole.pruned.get_weights(), strict=True):
+        np.testing.assert_array_equal(tuned[zeroed == 0], 0)
+        assert np.abs(tuned - zeroed).max() > 1e-4
+
+
+def test_the_penalty_acts_in_training_only(whole):
+    strong = run(regularizer=gss.GSSStructure(1e-2, inputs=True), finetune_epochs=1)
+
+    def size(model):
+        return sum(np.abs(w).sum() for w in model.get_weights()[::2])
+
+    assert size(strong.trained) < 0.7 * size(whole.trained)
+    train = [entry for entry in strong.history if entry["phase"] == "train"]
+    assert all(entry["gss_penalty"] > 0 for entry in train)
+    assert "gss_penalty" not in strong.history[0]
+    assert "gss_penalty" not in strong.history[-1]
+
+
+def test_accuracies_are_those_of_the_models():
+    test = blobs(80, seed=2)
+    result = run(test=test)
+
+    def accuracy(model, data):
+        return np.mean(np.argmax(model(data[0]), axis=1) == data[1])
+
+    found = result.accuracies
+    assert found["trained"] == pytest.approx(accuracy(result.trained, blobs(100, seed=1)))
+    assert found["finetuned"] == pytest.approx(accuracy(result.model, blobs(100, seed=1)))
+    assert found["test_last_epoch"] == pytest.approx(accuracy(result.model, test))
+    by_epoch = [e["test_accuracy"] for e in result.history if e["phase"] == "finetune"]
+    assert len(by_epoch) == 2 and found["test_best_epoch"] == max(by_epoch)
+    assert found["test_last_epoch"] == by_epoch[-1]
+    assert "test_accuracy" not in result.history[0]
+    assert found["finetuned"] > 0.8
+
+
+def test_test_data_are_read_once_and_after_every_choice(tmp_path):
+    calls = []
+
+    def read():
+        calls.append(sorted(path.name for path in tmp_path.iterdir()))
+        return blobs(30, seed=2)
+
+    run(directory=tmp_path, test=read, pretrain_epochs=0, epochs=1, finetune_epochs=1)
+    assert len(calls) == 1
+    assert "trained.keras" in calls[0] and "finetune.npz" not in calls[0]
+
+
+def test_accuracy_drop_takes_the_largest_ratio_that_holds():
+    target = gss.AccuracyDrop(0.05, probe_epochs=1, probes=4)
+    result = run(target=target, pretrain_epochs=5)
+    floor = max(result.accuracies["start"], result.accuracies["trained"]) - 0.05
+    held = [entry["ratio"] for entry in result.search if entry["accuracy"] >= floor]
+    failed = [entry["ratio"] for entry in result.search if entry["accuracy"] < floor]
+    assert len(result.search) == 4 and held
+    assert result.threshold == gss.StdThreshold(max(held), inputs=True)
+    assert all(ratio > max(held) for ratio in failed)
+
+
+def test_accuracy_drop_that_cannot_be_met():
+    with pytest.raises(ValueError, match="no ratio tried keeps a validation accuracy of"):
+        run(
+            target=gss.AccuracyDrop(0.0, probe_epochs=0, probes=1),
+            pretrain_epochs=8,
+            epochs=0,
+        )
+
+
+def test_element_granularity_and_one_hot_labels():
+    (x, y), (vx, vy) = blobs(), blobs(100, seed=1)
+    result = run(
+        model=small_model(activation="softmax"),
+        train=(x, np.eye(3, dtype="float32")[y]),
+        validation=(vx, np.eye(3, dtype="float32")[vy]),
+        target=gss.StdThreshold(0.8),
+        granularity="element",
+    )
+    assert result.threshold == gss.StdThreshold(0.8)
+    zeros = [np.mean(weight == 0) for weight in result.pruned.get_weights()[::2]]
+    assert all(0.2 < share < 0.9 for share in zeros)
+
+
+def test_penalties_that_the_layers_declare():
+    penalty = gss.GSSStructure(1e-3)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(16, activation="relu", kernel_regularizer=penalty, name="a"),
+            keras.layers.Dense(8, activation="relu", kernel_regularizer=penalty, name="b"),
+            keras.layers.Dense(3, name="c"),
+        ]
+    )
+    result = run(model=model, regularizer=None, epochs=1, finetune_epochs=0)
+    assert result.history[1]["gss_penalty"] > 0
+    result.pruned.compile(
+        "adam", "sparse_categorical_crossentropy"
+    )  # the penalty is gone: unbound it would raise here
+    result.pruned.fit(np.ones((4, 6)), np.zeros(4, int), verbose=0)
+
+
+# Resuming
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import sys
+    sys.path[:0] = [{tests!r}, {root!r}]
+    import test_compress
+    test_compress.run(directory={directory!r}, verbose=True)
+    """
+)
+
+
+def run_and_kill(directory, after):
+    """Runs `run` in a process of its own and kills it as soon as it has printed `after`."""
+    tests = os.path.dirname(__file__)
+    script = SCRIPT.format(tests=tests, root=os.path.dirname(tests), directory=str(directory))
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith(after):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_runs_end_where_an_uninterrupted_one_ends(tmp_path, whole):
+    run_and_kill(tmp_path, "train      2/3")
+    run_and_kill(tmp_path, "finetune   1/2")
+    resumed = run(directory=tmp_path)
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    for name in ("trained", "pruned", "model"):
+        pairs = zip(
+            getattr(resumed, name).get_weights(), getattr(whole, name).get_weights(), strict=True
+        )
+        for a, b in pairs:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_finished_directory_gives_the_result_again(tmp_path):
+    first = run(directory=tmp_path, epochs=1, finetune_epochs=1)
+    again = run(directory=tmp_path, epochs=1, finetune_epochs=1)
+    assert again.history == first.history
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for a, b, c in zip(
+        first.model.get_weights(), again.model.get_weights(), loaded.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 4}, "epochs=3, and this one has epochs=4"),
+        ({"seed": 1}, "seed=0, and this one has seed=1"),
+        ({"model": small_model(seed=3)}, "model="),
+        ({"train": blobs(seed=9)}, "train="),
+        ({"regularizer": gss.GSSStructure(2e-3, inputs=True)}, "regularizer="),
+        ({"target": gss.StdThreshold(0.1)}, "target="),
+    ],
+)
+def test_directory_of_other_settings_is_refused(tmp_path_factory, change, named):
+    directory = tmp_path_factory.getbasetemp() / "refused"
+    if not directory.exists():
+        run(directory=directory, pretrain_epochs=0, epochs=3, finetune_epochs=0)
+    with pytest.raises(ValueError, match="`directory` holds a run with .*" + named):
+        run(**{"directory": directory, "pretrain_epochs": 0, "finetune_epochs": 0, **change})
+
+
+def test_directory_with_foreign_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="`directory` must be empty or hold an earlier run"):
+        run(directory=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_failed_write_leaves_the_state_before(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path, {})
+    directory.save("train", {"epoch": 1}, {"model": [np.ones(3)]})
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        directory.save("train", {"epoch": 2}, {"model": [np.zeros(3)]})
+    state = directory.load("train")
+    assert state.meta == {"epoch": 1}
+    np.testing.assert_array_equal(state.arrays["model"][0], np.ones(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "train.npz"]
+
+
+@pytest.mark.parametrize("size", [0, 10, 700])
+def test_damaged_state_falls_back_to_the_one_before(tmp_path, size):
+    directory = RunDirectory(tmp_path, {})
+    for epoch in (1, 2):
+        directory.save("train", {"epoch": epoch}, {"model": [np.full(300, epoch)]})
+    content = (tmp_path / "train.npz").read_bytes()
+    (tmp_path / "train.npz").write_bytes(content[:size])
+    assert directory.load("train").meta == {"epoch": 1}
+    (tmp_path / "train.npz.previous").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no readable state: train.npz .*train.npz.previous"):
+        directory.load("train")
+
+
+def test_kill_between_two_renames_leaves_a_state(tmp_path):
+    directory = RunDirectory(tmp_path, {})
+    directory.save("train", {"epoch": 1}, {"model": []})
+    os.rename(tmp_path / "train.npz", tmp_path / "train.npz.previous")
+    (tmp_path / ".tmp-left").write_bytes(b"half")
+    assert RunDirectory(tmp_path, {}).load("train").meta == {"epoch": 1}
+    assert not (tmp_path / ".tmp-left").exists()
+
+
+# What is refused or warned of before any work
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (blobs()[0], r"be a pair \(inputs, labels\)"),
+        ((np.ones((0, 6)), np.ones(0, int)), "hold at least one sample"),
+        (
+            (np.ones((3, 5)), np.ones(3, int)),
+            r"inputs of shape \(None, 6\). Received: shape \(3, 5",
+        ),
+        ((np.ones((3, 6)), np.ones(4, int)), "as many labels as inputs"),
+        ((np.full((3, 6), np.nan), np.ones(3, int)), "finite numbers only"),
+        ((np.ones((3, 6)), np.array(["a", "b", "c"])), "finite numbers only"),
+        (
+            (np.ones((3, 6)), np.array([0, 1, 3])),
+            "labels from 0 to 2. Received: labels from 0 to 3",
+        ),
+        ((np.ones((3, 6)), np.array([0, 1, -1])), "labels from 0 to 2. Received: labels from -1"),
+        ((np.ones((3, 6)), np.array([0, 1, 0.5])), "labels from 0 to 2"),
+        ((np.ones((3, 6)), np.ones((3, 2))), r"Received: labels of shape \(3, 2\)"),
+        ((np.ones((3, 6)), 1), "as many labels as inputs"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_bad_data_are_refused(name, data, message):
+    with pytest.raises(ValueError, match=f"`{name}` must .*{message}"):
+        run(**{name: data})
+
+
+def test_labels_in_a_column_are_class_numbers():
+    _, labels = check_data("train", (np.ones((3, 6)), np.ones((3, 1), "int64")), small_model())
+    assert labels.shape == (3,) and labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": 0.1}, "`target` must be an AccuracyDrop or a threshold"),
+        ({"granularity": "filter"}, "`granularity` must be one of"),
+        ({"epochs": -1}, "`epochs` must be an integer >= 0"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
+        ({"learning_rate": 0}, "`learning_rate` must be a finite number > 0"),
+        ({"weight_decay": -1.0}, "`weight_decay` must be a finite number >= 0"),
+        ({"test": (np.ones((1, 6)), np.array([5]))}, "`test` must hold labels from 0 to 2"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(**change)
+
+
+def test_nothing_removable_is_refused():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="finds no neurons in .* that could be removed"):
+        run(model=model, regularizer=gss.GSSStructure(1e-3))
+
+
+def test_two_outputs_are_refused():
+    inputs = keras.Input((6,))
+    outputs = [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)]
+    with pytest.raises(ValueError, match="`model` must be a classifier: one output"):
+        run(model=keras.Model(inputs, outputs))
+
+
+def test_penalty_that_dwarfs_the_loss_is_told():
+    with pytest.warns(UserWarning, match="more than 10 times the loss"):
+        run(
+            regularizer=gss.GSSStructure(10.0),
+            target=gss.StdThreshold(0.0),
+            pretrain_epochs=0,
+            epochs=1,
+            finetune_epochs=0,
+        )
+
+
+@pytest.mark.parametrize(("drop", "extra"), [(1, {}), (-0.1, {}), (0.1, {"probes": 0})])
+def test_accuracy_drop_refuses_bad_values(drop, extra):
+    with pytest.raises(ValueError, match="must be"):
+        gss.AccuracyDrop(drop, **extra)
+
+
+# The pieces
+
+
+def test_adam_l2_is_pytorchs_adam_with_weight_decay():
+    w = np.float64([1.0, -2.0, 0.0])
+    gradients = np.float64([[0.5, 0.1, 0.0], [-0.3, 0.2, 0.0], [0.1, -0.4, 0.0]])
+    variable = keras.Variable(w, dtype="float64")
+    optimizer = AdamL2(0.01, l2=0.1)
+    m = v = np.zeros(3)
+    for t, gradient in enumerate(gradients, start=1):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        g = gradient + 0.1 * w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w = w - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+    # Keras adds its epsilon before the bias correction of v
+    np.testing.assert_allclose(variable, w, rtol=1e-5)
+    assert variable[2] == 0
+    assert AdamL2.from_config(optimizer.get_config()).l2 == 0.1
+
+
+def test_learning_rate_falls_at_half():
+    phase = Phase("finetune", 50, 1e-3, order_seed=(0, 2), decay=True)
+    rates = [phase.learning_rate_at(epoch) for epoch in range(50)]
+    assert rates[:25] == [1e-3] * 25 and rates[25:] == [1e-4] * 25
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    orders = [epoch_order(50, (seed, 1), epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    np.testing.assert_array_equal(orders[3], epoch_order(50, (1, 1), 1))
+
+
+def test_batches_begin_at_any_epoch():
+    data = (np.arange(11.0)[:, None], np.arange(11))
+    whole = [np.array(y) for _, y in batches(data, 3, (5, 1), 0, 3)]
+    later = [np.array(y) for _, y in batches(data, 3, (5, 1), 1, 3)]
+    assert [len(y) for y in whole] == [3] * 9
+    np.testing.assert_array_equal(whole[3:], later)
+    np.testing.assert_array_equal(np.concatenate(later[:3]), epoch_order(11, (5, 1), 1)[:9])
+
+
+@pytest.mark.parametrize(
+    ("layers", "jit"),
+    [
+        ([keras.layers.Dense(4), keras.layers.BatchNormalization()], True),
+        ([keras.layers.Reshape((6, 1)), keras.layers.Conv1D(2, 3)], False),
+        ([keras.layers.Reshape((6, 1)), keras.layers.LSTM(2)], False),
+    ],
+)
+def test_xla_for_dense_nets_only(layers, jit):
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    assert choose_speed(model, steps=10).jit_compile is jit
+    assert choose_speed(model, steps=10, jit_compile=not jit).jit_compile is not jit
+
+
+@pytest.mark.parametrize(
+    ("steps", "asked", "chosen"), [(600, None, 50), (540, None, 45), (3, None, 3), (143, 12, 11)]
+)
+def test_steps_per_execution_divide_the_epoch(steps, asked, chosen):
+    model = small_model()
+    assert choose_speed(model, steps, steps_per_execution=asked).steps_per_execution == chosen
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_loss_fits_the_model(activation, one_hot):
+    labels = np.array([0, 2, 1])
+    inputs = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    model = small_model(activation=activation)
+    logits = np.float64(small_model()(inputs))
+    expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(3), labels])
+    given = np.eye(3, dtype="float32")[labels] if one_hot else labels
+    loss = loss_for(model, given)(given, model(inputs))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_bisection_ends_beside_the_limit():
+    asked = []
+
+    def accepts(ratio):
+        asked.append(ratio)
+        return ratio <= 1.3
+
+    found = largest_accepted(accepts, 0.0, 4.0, 10)
+    assert 1.3 - 4 / 2**10 <= found <= 1.3 and len(asked) == 10
+    assert largest_accepted(lambda ratio: False, 0.0, 4.0, 5) == 0.0
