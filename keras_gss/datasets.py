@@ -73,32 +73,6 @@ def load(name: str, validation: float = 0.1, seed: int = 0) -> Dataset:
 
 
 def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Arrays]:
-    """Splits images and labels into a training and a validation part.
-
-    Args:
-        data: images and labels.
-        validation: how much to hold out: a number of images (1 or more) or a fraction (below 1).
-        seed: integer >= 0 that decides which images are held out.
-
-    Raises:
-        ValueError: a part that leaves no image for training, or none for validation.
-
-    Example:
-    >>> train, validation = hold_out((np.zeros((10, 4)), np.arange(10)), validation=0.2)
-    >>> len(train[0]), len(validation[1])
-    (8, 2)
-    """
-    train, held_out = hold_out(reader(name, "train"), validation, seed)
-    return Dataset(
-        name=name,
-        classes=10,
-        train=train,
-        validation=held_out,
-        _read_test=lambda: reader(name, "test"),
-    )
-
-
-def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Arrays]:
     """Splits inputs and labels into a training and a validation part, at random.
 
     Args:

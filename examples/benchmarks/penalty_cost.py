@@ -35,9 +35,11 @@ class Clock(keras.callbacks.Callback):
         self.seconds = []
 
     def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        """Stops it."""
         if epoch:
             self.seconds.append(time.perf_counter() - self._start)
 
