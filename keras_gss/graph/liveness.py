@@ -44,7 +44,7 @@ class Liveness:
         return np.where(self.needed[edge.outputs], constant @ edge.sums, 0.0)
 
     def silenced(self, labels: np.ndarray) -> np.ndarray:
-        """Returns which of `labels` stay although nothing needs them, so that nothing reads them."""
+        """Returns which of `labels` stay although nothing needs them; nothing may read them."""
         return self.kept[labels] & ~self.needed[labels]
 
     def width(self, group: NeuronGroup) -> int:

@@ -35,9 +35,7 @@ def pads(layer: layers.Layer, shape: tuple[int | None, ...]) -> bool:
         strict=True,
     ):
         extent = (kernel - 1) * dilation + 1
-        if layer.padding == "causal":
-            needed = extent - 1
-        elif size is None:
+        if layer.padding == "causal" or size is None:
             needed = extent - 1
         else:
             needed = (-(-size // stride) - 1) * stride + extent - size
