@@ -1,10 +1,12 @@
 """The one-call pipeline on data of a few hundred points: what it makes, refuses and survives."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ import keras_gss as gss
 from keras_gss import report
 from keras_gss.compress.data import batches, check_data, epoch_order
 from keras_gss.compress.phases import AdamL2, Phase, choose_speed, loss_for
+from keras_gss.compress.pipeline import _WarnIfEmptied
 from keras_gss.compress.search import largest_accepted
 from keras_gss.compress.state import RunDirectory
 
@@ -163,7 +166,7 @@ def test_test_data_are_read_once_and_after_every_choice(tmp_path):
 def test_accuracy_drop_takes_the_largest_ratio_that_holds():
     target = gss.AccuracyDrop(0.05, probe_epochs=1, probes=4)
     result = run(target=target, pretrain_epochs=5)
-    floor = max(result.accuracies["start"], result.accuracies["trained"]) - 0.05
+    floor = result.accuracies["dense"] - 0.05
     held = [entry["ratio"] for entry in result.search if entry["accuracy"] >= floor]
     failed = [entry["ratio"] for entry in result.search if entry["accuracy"] < floor]
     assert len(result.search) == 4 and held
@@ -406,6 +409,24 @@ def test_penalty_that_dwarfs_the_loss_is_told():
             epochs=1,
             finetune_epochs=0,
         )
+
+
+def test_penalty_that_empties_everything_is_told():
+    callback = _WarnIfEmptied()
+    with pytest.warns(UserWarning, match="every neuron is so weak"):
+        callback.on_epoch_end(0, {"gss_sparsity": 1.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        callback.on_epoch_end(0, {"gss_sparsity": 0.99})
+        callback.on_epoch_end(1, {"gss_sparsity": 1.0})
+
+
+def test_diverging_training_keeps_the_last_good_state(tmp_path):
+    with pytest.raises(RuntimeError, match="The loss is nan in epoch . of phase 'pretrain'"):
+        run(directory=tmp_path, learning_rate=1e18, pretrain_epochs=9)
+    state = RunDirectory(tmp_path, json.loads((tmp_path / "settings.json").read_text()))
+    loaded = state.load("pretrain")
+    assert loaded is None or np.isfinite(loaded.arrays["model"][0]).all()
 
 
 @pytest.mark.parametrize(("drop", "extra"), [(1, {}), (-0.1, {}), (0.1, {"probes": 0})])

@@ -77,6 +77,9 @@ class Trainer:
 
         Returns:
             The history, one dict per epoch.
+
+        Raises:
+            RuntimeError: the loss is no longer finite.
         """
         state = self.run.load(phase.name)
         history = [] if state is None else state.meta["history"]
@@ -272,6 +275,11 @@ class _Checkpoint(keras.callbacks.Callback):
         entry = {"phase": self._phase.name, "epoch": epoch + 1}
         entry.update({key: float(value) for key, value in logs.items()})
         entry["seconds"] = time.perf_counter() - self._started
+        if not np.isfinite(entry["loss"]):
+            raise RuntimeError(
+                f"The loss is {entry['loss']} in epoch {epoch + 1} of phase '{self._phase.name}'. "
+                "The state of the epoch before is kept. Try a smaller learning rate or penalty."
+            )
         self._history.append(entry)
         arrays = {
             "model": [to_numpy(variable) for variable in self._variables],

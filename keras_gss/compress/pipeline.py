@@ -5,24 +5,22 @@ import hashlib
 import json
 import os
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
-import numpy as np
-from keras import tree
 
-from keras_gss._checks import check_choice, check_factor, check_integer, check_positive
+from keras_gss._checks import check_choice, check_factor, check_integer, check_positive, reject
 from keras_gss._keras import check_model, leaf_layers, rebuild, to_numpy
 from keras_gss.callbacks import GroupSparsity
-from keras_gss.compress.data import Data, check_data, size_of
+from keras_gss.compress.data import Data, check_data, checksum, size_of
 from keras_gss.compress.phases import Phase, Trainer, assign, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, choose_threshold
 from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
 from keras_gss.pruning import prune
+from keras_gss.pruning.thresholds import GRANULARITIES
 from keras_gss.regularizers import CrossLayerRegularizer
 from keras_gss.regularizers.binding import Attachment, detach
 from keras_gss.report import Report, compare
@@ -44,10 +42,10 @@ class Result:
         search: one dict per ratio tried for an `AccuracyDrop`: ratio, accuracy, live_macs.
         history: one dict per epoch of every phase: phase, epoch, seconds, and the logs of `fit`.
         accuracies: on the validation data: "start" (the model given, after the pretraining if
-            there was one), "trained", "thresholded", "finetuned". With test data also
-            "test_start", "test_last_epoch", the figure to rely on, and "test_best_epoch": the
-            highest of all finetuning epochs, which the paper reports, and which picks the epoch
-            on the test data.
+            there was one), "trained", "dense" (the better of these two), "thresholded" and
+            "finetuned". With test data also "test_dense"; "test_last_epoch", the figure to rely
+            on; and "test_best_epoch", the highest of all finetuning epochs, which the paper
+            reports and which picks the epoch on the test data.
         settings: what the run was asked for.
     """
 
@@ -151,37 +149,29 @@ def compress(
     True
     """
     check_model(model, "compress")
-    train, validation = (
-        check_data("train", train, model),
-        check_data("validation", validation, model),
-    )
+    train = check_data("train", train, model)
+    validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
-        raise ValueError(
-            "`target` must be an AccuracyDrop or a threshold such as MacsBudget. "
-            f"Received: target={target!r}"
-        )
-    check_choice("granularity", granularity, ("element", "neuron"))
-    check_choice("inputs", inputs, ("keep", "narrow", "select"))
-    check_positive("learning_rate", learning_rate)
-    check_integer("batch_size", batch_size, minimum=1)
+        raise reject("target", "an AccuracyDrop or a threshold such as MacsBudget(0.3)", target)
     settings = {
         "model": _fingerprint(model),
-        "train": _checksum(train),
-        "validation": _checksum(validation),
+        "train": checksum(train),
+        "validation": checksum(validation),
         "target": repr(target),
         "regularizer": None if regularizer is None else keras.regularizers.serialize(regularizer),
-        "granularity": granularity,
-        "inputs": inputs,
+        "granularity": check_choice("granularity", granularity, GRANULARITIES),
+        "inputs": check_choice("inputs", inputs, ("keep", "narrow", "select")),
         "pretrain_epochs": check_integer("pretrain_epochs", pretrain_epochs),
         "epochs": check_integer("epochs", epochs),
         "finetune_epochs": check_integer("finetune_epochs", finetune_epochs),
-        "batch_size": min(batch_size, size_of(train)),
-        "learning_rate": float(learning_rate),
+        "batch_size": min(check_integer("batch_size", batch_size, minimum=1), size_of(train)),
+        "learning_rate": check_positive("learning_rate", learning_rate),
         "weight_decay": check_factor("weight_decay", weight_decay),
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
-    say = functools.partial(print, flush=True) if verbose else lambda line: None
+    if epochs:
+        _penalty_of(model, regularizer)
     steps = size_of(train) // settings["batch_size"]
     trainer = Trainer(
         train=train,
@@ -189,38 +179,43 @@ def compress(
         batch_size=settings["batch_size"],
         speed=choose_speed(model, steps, jit_compile, steps_per_execution),
         run=RunDirectory(directory, settings),
-        say=say,
+        say=functools.partial(print, flush=True) if verbose else lambda line: None,
     )
-    say(f"{steps} steps per epoch, {trainer.speed}")
-    phase = functools.partial(Phase, learning_rate=learning_rate)
+    trainer.say(f"{steps} steps per epoch, {trainer.speed}")
+    phase = functools.partial(Phase, learning_rate=settings["learning_rate"])
 
     start = _copy(model, declared=False)
     history = trainer.fit(start, phase("pretrain", pretrain_epochs, order_seed=(seed, 0)))
-    accuracies = {"start": trainer.evaluate(start)["accuracy"]}
-
     trained = _copy(model, declared=True, like=start)
     if epochs:
         _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
+        callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
         under_penalty = phase("train", epochs, order_seed=(seed, 1))
-        history = history + trainer.fit(trained, under_penalty, [GroupSparsity(regularizer)])
+        history = history + trainer.fit(trained, under_penalty, callbacks)
     trained = _copy(trained, declared=False)
-    accuracies["trained"] = trainer.evaluate(trained)["accuracy"]
     trainer.run.save_model("trained.keras", trained)
+    accuracies = {
+        "start": trainer.evaluate(start)["accuracy"],
+        "trained": trainer.evaluate(trained)["accuracy"],
+    }
+    dense = start if accuracies["start"] > accuracies["trained"] else trained
+    accuracies["dense"] = max(accuracies.values())
 
-    finetune = phase("finetune", finetune_epochs, order_seed=(seed, 2))
-    finetune = replace(finetune, decay=True, weight_decay=float(weight_decay))
+    finetune = phase("finetune", finetune_epochs, order_seed=(seed, 2), decay=True)
+    finetune = replace(finetune, weight_decay=settings["weight_decay"])
     threshold, search = target, []
     if isinstance(target, AccuracyDrop):
-        search_inputs = regularizer is not None and regularizer.inputs
-        floor = max(accuracies["start"], accuracies["trained"]) - target.drop
+        floor = accuracies["dense"] - target.drop
+        features_too = regularizer is not None and regularizer.inputs
         threshold, search = choose_threshold(
-            trainer, trained, target, floor, granularity, search_inputs, finetune
+            trainer, trained, target, floor, granularity, features_too, finetune
         )
     elif hasattr(target, "resolve"):
         threshold = target.resolve(trained, granularity)
     pruned = prune(trained, threshold, granularity=granularity)
     accuracies["thresholded"] = trainer.evaluate(pruned)["accuracy"]
-    say(f"{threshold} leaves {count(pruned).live_macs:,} of {count(model).live_macs:,} MACs")
+    left, whole = count(pruned).live_macs, count(model).live_macs
+    trainer.say(f"{threshold} leaves {left:,} of {whole:,} MACs")
 
     # Strength, ratio and seed are settled: only now may the test data be read.
     if callable(test):
@@ -229,16 +224,15 @@ def compress(
         test = check_data("test", test, model)
     finetuning = trainer.fit(pruned, finetune, test=test)
     accuracies["finetuned"] = trainer.evaluate(pruned)["accuracy"]
+    compared = {"validation": (accuracies["dense"], accuracies["finetuned"])}
     if test is not None:
-        accuracies["test_start"] = evaluate(start, test)["accuracy"]
+        accuracies["test_dense"] = evaluate(dense, test)["accuracy"]
         accuracies["test_last_epoch"] = evaluate(pruned, test)["accuracy"]
         figures = [entry["test_accuracy"] for entry in finetuning]
         accuracies["test_best_epoch"] = max(figures, default=accuracies["test_last_epoch"])
+        compared["test"] = (accuracies["test_dense"], accuracies["test_last_epoch"])
 
     small, slimming = slim(pruned, inputs=inputs, return_report=True)
-    compared = {"validation": (accuracies["start"], accuracies["finetuned"])}
-    if test is not None:
-        compared["test"] = (accuracies["test_start"], accuracies["test_last_epoch"])
     result = Result(
         model=small,
         pruned=pruned,
@@ -254,6 +248,18 @@ def compress(
     trainer.run.save_model("model.keras", small)
     trainer.run.write_json("result.json", result.to_dict())
     return result
+
+
+class _WarnIfEmptied(keras.callbacks.Callback):
+    """Warns after the first epoch if a threshold would already leave nothing."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if epoch == 0 and logs["gss_sparsity"] == 1:
+            warnings.warn(
+                "After one epoch under the penalty every neuron is so weak that a threshold "
+                "would remove it. Stop, and try a factor ten times smaller.",
+                stacklevel=2,
+            )
 
 
 def _copy(model: keras.Model, declared: bool, like: keras.Model | None = None) -> keras.Model:
@@ -291,9 +297,3 @@ def _fingerprint(model: keras.Model) -> str:
         for variable in layer.weights:
             digest.update(to_numpy(variable).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _checksum(data: Data) -> str:
-    arrays = [np.ascontiguousarray(array) for array in tree.flatten(data)]
-    crc = functools.reduce(lambda value, array: zlib.crc32(array, value), arrays, 0)
-    return f"{size_of(data)} samples {crc:08x}"
