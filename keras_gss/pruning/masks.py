@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -81,8 +82,10 @@ class FixedZeros(keras.constraints.Constraint):
         shape = tuple(config["shape"])
         try:
             packed = zlib.decompress(base64.b64decode(config["mask"], validate=True))
-            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=int(np.prod(shape)))
-            mask = bits.astype(bool).reshape(shape)
+            bits = np.unpackbits(np.frombuffer(packed, np.uint8))
+            if not 0 <= len(bits) - math.prod(shape) < 8:
+                raise ValueError(f"{len(bits)} bits for the shape {shape}")
+            mask = bits[: math.prod(shape)].astype(bool).reshape(shape)
         except (binascii.Error, zlib.error, ValueError) as error:
             raise ValueError(
                 f"The mask of a `FixedZeros` config is damaged ({error}). Received: {config}"
@@ -160,6 +163,11 @@ def _mask_averages(optimizer: Any) -> bool:
 
     vars(update_and_mask)["masks_averages"] = True
     if optimizer.built:
+        for average in optimizer._model_variables_moving_average:
+            if average is not None:
+                # Where training has ended once, the JAX backend shares the averages' buffers with
+                # the weights, and fails to donate them twice when it trains again.
+                average.assign(ops.copy(average))
         _mask_now(optimizer, optimizer._trainable_variables)
     optimizer._update_model_variables_moving_average = update_and_mask
     return True

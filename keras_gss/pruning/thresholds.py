@@ -62,7 +62,8 @@ class Threshold:
     def __post_init__(self) -> None:
         for name in ("biases", "inputs", "keep_strongest"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
-        if isinstance(self.also, str) or not all(isinstance(kind, str) for kind in self.also):
+        several = isinstance(self.also, (tuple, list, set, frozenset))
+        if not several or not all(isinstance(kind, str) for kind in self.also):
             raise reject("also", "a tuple of names such as ('gamma',)", self.also)
         object.__setattr__(self, "also", tuple(self.also))
 
