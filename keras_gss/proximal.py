@@ -145,7 +145,7 @@ def prox_selected(v: Any, lam: float, sources: Any, targets: Any, p: int = 2) ->
     cost = lam * (ops.power(sources, -p)[:, None] + ops.power(targets, -p)[None, :])
     if p == 2:
         return v / (1 + 2 * cost)
-    return ops.where(ops.abs(v) > cost, v - ops.sign(v) * cost, 0.0)
+    return ops.where(ops.abs(v) <= cost, 0.0, v - ops.sign(v) * cost)
 
 
 def _lengths(v, kept):
@@ -163,8 +163,8 @@ def _best_share(lengths, offset, step):
 def _shorten(v, lengths, tau):
     """Shortens every subgroup of `v` by the tau of its group, at most to zero."""
     tau = ops.expand_dims(tau, -1)
-    kept = lengths > tau
-    lost = ops.where(kept, tau / ops.where(kept, lengths, 1.0), 1.0)
+    dead = lengths <= tau  # false for NaN, which has to show
+    lost = tau / ops.where(dead, 1.0, lengths)
     shape = (*lengths.shape, *[1] * (len(v.shape) - len(lengths.shape)))
-    kept, lost = ops.reshape(kept, shape), ops.reshape(lost, shape)
-    return ops.where(kept, v - lost * v, 0.0)
+    dead, lost = ops.reshape(dead, shape), ops.reshape(lost, shape)
+    return ops.where(dead, 0.0, v - lost * v)

@@ -138,6 +138,17 @@ def test_half_precision_is_computed_in_float32(dtype):
     close(norms.gss_structure(ops.cast(np.ones(300), dtype)), 90000)
 
 
+def test_nan_weights_show():
+    w = np.array([[1.0, np.nan], [0.0, 2.0]])
+    assert np.isnan(number(norms.gss121(w)))
+    assert np.isnan(number(norms.gss212(w)))
+    assert np.isnan(number(norms.deep_gss121(w[0], w[1])))
+    assert np.isnan(number(norms.gss_element(w[0], w[1])))
+    for p, q in PQ:
+        assert np.isnan(number(norms.gss_structure(w[0], p, q)))
+        assert np.isnan(ops.convert_to_numpy(norms.selection_variables(w[0], p, q))).any()
+
+
 def test_deep_norms_by_hand():
     incoming, outgoing = np.array([3.0, 0.0, 5.0]), np.array([4.0, 0.0, 12.0])
     close(norms.deep_gss121(incoming, outgoing), 5 + 13)

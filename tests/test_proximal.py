@@ -148,6 +148,14 @@ def test_a_convolution_kernel_takes_its_selection_along_the_last_two_axes():
     np.testing.assert_allclose(numpy(found)[1, 1, :, 0], [1 / 2, 1 / 5])
 
 
+def test_nan_shows():
+    v = np.array([[1.0, np.nan], [2.0, 3.0]])
+    assert np.isnan(numpy(proximal.prox_exclusive(v, 0.1))).any()
+    assert np.isnan(numpy(proximal.prox_two_level(v, 0.1))).any()
+    for p in (1, 2):
+        assert np.isnan(numpy(proximal.prox_selected(v, 0.1, v[1], v[1], p))[0, 1])
+
+
 def test_half_precision_is_computed_in_float32():
     v = ops.cast(np.ones(4), "float16")
     assert ops.dtype(proximal.prox_exclusive(v, 1e-6)) == "float32"

@@ -227,6 +227,39 @@ def test_an_entry_in_both_slices_of_a_neuron_counts_once():
     assert number(gss.GSSStructure(1.0).penalty(groups)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_are_computed_in_float32(dtype):
+    made = keras.Variable(np.ones((600, 1)), dtype=dtype)
+    piece = gss.WeightSlice(None, made, 1, np.arange(1))
+    groups = [gss.NeuronGroup("fc", 1, (piece,), (), (), True, "", "neuron")]
+    # 360,000 exceeds float16, and bfloat16 cannot tell 600 from 602.
+    for regularizer in (gss.GSSElement(1.0), gss.GSSStructure(600.0)):
+        found = regularizer.penalty(groups)
+        assert ops.dtype(found) == "float32"
+        assert number(found) == 360000
+
+
+def test_scattered_positions_fold_in_a_compiled_training_step():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, name="made")(inputs)
+    y = layers.Dense(2, name="between")(inputs)
+    read = layers.Dense(1, name="read", use_bias=False)
+    model = keras.Model(inputs, read(layers.Concatenate()([x, y, x])))
+    gss.attach(model, gss.GSSElement(1.0))
+    model.compile("sgd", "mse", jit_compile=True)
+    before = [ops.convert_to_numpy(each).astype("float64") for each in kernels_of(model)]
+    data = np.zeros((8, 4), "float32")
+    loss = model.fit(data, np.zeros((8, 1)), batch_size=8, verbose=0).history["loss"][0]
+    made, between, out = (np.abs(each) for each in before)
+    owned = [out[[j, 5 + j]].sum() for j in range(3)] + [out[3].sum(), out[4].sum()]
+    columns = [*made.sum(axis=0), *between.sum(axis=0)]
+    assert loss == pytest.approx(np.square([*owned, *columns]).sum(), rel=1e-5)
+
+
+def kernels_of(model):
+    return [model.get_layer(name).kernel for name in ("made", "between", "read")]
+
+
 @pytest.mark.parametrize("squared", [True, False])
 @pytest.mark.parametrize(("p", "q"), PQ)
 def test_selection_of_this_step_gives_the_closed_form(p, q, squared):
