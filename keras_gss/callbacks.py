@@ -140,7 +140,7 @@ class GroupSparsity(keras.callbacks.Callback):
         values.update({key: values[key] * mask for key, mask in masks.items()})
         dead = [_dead_neurons(group, values) for group in self._attachment.groups]
         share = float(np.mean(np.concatenate(dead)))
-        return share, count_values(self.model, {key: values[key] for key in masks}).live_macs
+        return share, count_values(self.model, values).live_macs
 
 
 def _dead_neurons(group: NeuronGroup, values: dict[int, np.ndarray]) -> np.ndarray:

@@ -67,7 +67,7 @@ def test_the_losses_hold_the_whole_penalty_once():
 
 @pytest.mark.parametrize(
     "compiled",
-    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}],
+    [{"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}],
     ids=str,
 )
 def test_one_step_is_the_analytic_step_for_both_layers(compiled):
@@ -178,6 +178,19 @@ def test_mixed_precision_scales_the_penalty_with_the_loss():
         np.testing.assert_allclose(
             kernels(model)[k], before[k] - 0.1 * 0.01 * gradient, atol=1e-6, rtol=0
         )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_kernels_of_other_dtypes(dtype):
+    model = keras.Sequential([keras.Input((4,))])
+    model.add(layers.Dense(3, dtype=dtype, kernel_regularizer="l2"))
+    model.add(layers.Dense(2, dtype=dtype))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    first, second = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in model.weights[::2])
+    expected = 0.01 * (first**2).sum() + 0.5 * structure([first, second])
+    gss.attach(model, gss.GSSStructure(0.5))
+    history = model.fit(np.zeros((4, 4)), np.zeros((4, 2)), verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_gradient_accumulation_averages_the_same_penalty():
@@ -297,6 +310,40 @@ def test_only_cross_layer_penalties_are_attached(wrong):
         gss.attach(chain(), wrong)
 
 
+def test_what_is_refused_leaves_the_model_as_it_was():
+    refreshed = gss.GSSStructure(0.01, refresh_every=2)
+    unknown = gss.GSSStructure(0.01, weights={"nowhere": 2.0})
+    model = chain(refreshed, unknown, None, widths=(4, 5, 3, 2))
+    with pytest.raises(ValueError, match="`weights` must be keyed by groups"):
+        gss.attach(model)
+    assert len(model.variables) == len(model.weights)
+    assert [v.regularizer for v in model.weights[:3:2]] == [refreshed, unknown]
+
+
+def test_a_model_has_to_be_built_and_a_model():
+    unbuilt = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+    with pytest.raises(ValueError, match="`attach` needs a built model"):
+        gss.attach(unbuilt, gss.GSSStructure(0.1))
+    with pytest.raises(TypeError, match="`attach` expected a Keras 3 Sequential or functional"):
+        gss.attach(3, gss.GSSStructure(0.1))
+    with pytest.raises(ValueError, match="`model` must be a Keras model. Received: model=3"):
+        gss.detach(3)
+
+
+def test_a_model_inside_another_keeps_its_penalty():
+    inner = chain()
+    gss.attach(inner, gss.GSSStructure(0.05, refresh_every=2))
+    inputs = keras.Input((4,))
+    outer = keras.Model(inputs, inner(inputs))
+    outer.compile(keras.optimizers.SGD(0.1), "mse")
+    before = kernels(inner)
+    outer.fit(np.zeros((4, 4)), np.zeros((4, 2)), verbose=0)
+    for k, gradient in enumerate(structure_gradients(before)):
+        np.testing.assert_allclose(
+            kernels(inner)[k], before[k] - 0.1 * 0.05 * gradient, atol=1e-6, rtol=0
+        )
+
+
 def test_a_model_without_removable_neurons_is_refused_with_the_reason():
     for regularizer in (None, gss.GSSStructure(0.01)):
         with pytest.raises(ValueError, match="finds no neurons in 'seq.*d0: .*the model's output"):
@@ -307,7 +354,7 @@ def test_a_model_without_removable_neurons_is_refused_with_the_reason():
 
 def test_refresh_holds_the_selection_for_k_steps():
     x, y = np.zeros((14, 4)), np.zeros((14, 2))
-    for compiled in ({}, {"steps_per_execution": 2}):
+    for compiled in ({"jit_compile": True}, {"jit_compile": False, "steps_per_execution": 2}):
         model = chain(**compiled)
         a, b = kernels(model)
         for step in range(7):

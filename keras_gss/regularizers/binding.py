@@ -7,18 +7,18 @@ of them. So the penalty counts once, also under shared layers and replicas, and 
 never drops it.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gss import _keras
-from keras_gss.count import macs_per_neuron
-from keras_gss.graph import NeuronGroup, NeuronGroups
+from keras_gss._checks import reject
+from keras_gss.graph import NeuronGroups
 from keras_gss.regularizers import declared as declarations
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
-from keras_gss.regularizers.refresh import HeldSelection
+from keras_gss.regularizers.plan import declaring_slices, plan_of
+from keras_gss.regularizers.terms import Term
 
 
 def attach(model: keras.Model, regularizer: CrossLayerRegularizer | None = None) -> NeuronGroups:
@@ -67,6 +67,9 @@ def detach(model: keras.Model, declared: bool = False) -> None:
         declared: also take off the cross-layer penalties that the layers themselves declare, so
             that the model trains, saves and loads without them.
 
+    Raises:
+        ValueError: if `model` is no Keras model.
+
     Example:
     >>> import keras, keras_gss as gss
     >>> model = keras.Sequential([
@@ -77,6 +80,8 @@ def detach(model: keras.Model, declared: bool = False) -> None:
     >>> model.losses
     []
     """
+    if not isinstance(model, keras.Model):
+        raise reject("model", "a Keras model", model)
     attachment = attachment_of(model)
     if attachment is not None:
         attachment.remove()
@@ -114,17 +119,20 @@ class Attachment:
         regularizer: CrossLayerRegularizer | None = None,
         lasting: bool = True,
     ) -> None:
+        _keras.check_model(model, "attach")
         if attachment_of(model) is not None:
             raise ValueError(
                 f"'{model.name}' has a penalty attached already. Call "
                 "`keras_gss.detach(model)` first, or use it as it is with `GroupSparsity()`."
             )
-        self.groups, plan = declarations.plan(model, regularizer)
+        self.groups, plan = plan_of(model, regularizer)
         self.lasting = lasting or regularizer is None
         self.multiplier: keras.Variable | None = None
         self._model = model
         self._changes: list[tuple[Any, str, Any, Any]] = []
-        self._terms = [_Term(model, penalty, groups) for penalty, groups in plan]
+        self._terms = [Term(model, penalty, groups) for penalty, groups in plan]
+        for term in self._terms:
+            term.hold(model)
         if regularizer is not None and lasting:
             self._declare(regularizer)
         kernels = {id(kernel): kernel for term in self._terms for kernel in term.kernels}
@@ -170,7 +178,7 @@ class Attachment:
     def _declare(self, regularizer: CrossLayerRegularizer) -> None:
         declared = set()
         for group in self.groups:
-            for piece in declarations.declaring_slices(group):
+            for piece in declaring_slices(group):
                 name = declarations.attribute(piece)
                 if name is not None and id(piece.weight) not in declared:
                     declared.add(id(piece.weight))
@@ -195,45 +203,7 @@ class _Bound(keras.Regularizer):
         return _sum(own + self.attachment.loss_of(self._kernel))
 
 
-class _Term:
-    """One penalty, the groups it is about, and the kernels that those consist of."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        regularizer: CrossLayerRegularizer,
-        groups: Sequence[NeuronGroup],
-    ) -> None:
-        weighs_macs = getattr(regularizer, "weights", None) == "macs"
-        macs = macs_per_neuron(model, groups) if weighs_macs else None
-        self._regularizer = regularizer
-        self._groups = groups
-        self._multipliers = regularizer.multipliers(groups, macs)
-        slices = [s for group in groups for s in (*group.incoming, *group.outgoing)]
-        self.kernels = list({id(s.weight): s.weight for s in slices}.values())
-        self.held: HeldSelection | None = None
-        if getattr(regularizer, "refresh_every", 1) > 1:
-            self.held = HeldSelection(model, regularizer, groups)
-
-    def owner(self) -> Any:
-        return next((kernel for kernel in self.kernels if kernel.trainable), None)
-
-    def penalty(self, multiplier: Any) -> Any:
-        factor = self._factor(multiplier)
-        return self._regularizer.penalty(self._groups, factor, self._multipliers)
-
-    def loss(self, multiplier: Any) -> Any:
-        if self.held is None:
-            return self.penalty(multiplier)
-        return self._regularizer.selected_penalty(
-            self._groups, self.held.next(), self._factor(multiplier), self._multipliers
-        )
-
-    def _factor(self, multiplier: Any) -> Any:
-        # A plain float where it can be: a penalty of factor 0 then leaves no trace in the graph.
-        factor = self._regularizer.factor
-        return factor if multiplier is None or factor == 0 else factor * multiplier.value
-
-
 def _sum(values: list[Any]) -> Any:
-    return sum(values[1:], start=values[0]) if values else ops.zeros(())
+    """Adds scalars up in the dtype of Keras' losses, whatever the dtypes of the weights."""
+    dtype = keras.config.floatx()
+    return sum((ops.cast(value, dtype) for value in values), start=ops.zeros((), dtype))

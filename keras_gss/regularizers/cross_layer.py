@@ -98,7 +98,8 @@ class CrossLayerRegularizer(keras.Regularizer):
             return ops.zeros(())
         raise RuntimeError(
             f"{type(self).__name__} is declared but not bound to the groups of its model. Add "
-            "callbacks=[keras_gss.GroupSparsity()] to `fit`, or call keras_gss.attach(model)."
+            "callbacks=[keras_gss.GroupSparsity()] to `fit`, or call keras_gss.attach(model); "
+            "keras_gss.detach(model, declared=True) drops the penalty."
         )
 
     def get_config(self) -> dict[str, Any]:
