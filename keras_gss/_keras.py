@@ -116,11 +116,18 @@ def rebuild(
     """
     config = copy.deepcopy(model.get_config())
     _edit_config(model, config, edit or (lambda operation, own: own))
-    new = type(model).from_config(config)
+    with keras.saving.custom_object_scope(own_classes(model)):
+        new = type(model).from_config(config)
     if not new.built:
         new.build(model.input_shape)
     _copy_values(model, new, values or {}, added or {})
     return new
+
+
+def own_classes(model: keras.Model) -> dict[str, type]:
+    """Returns the user's classes in a model by name: Keras finds only registered ones by itself."""
+    kinds = {type(layer) for _, layer in leaf_layers(model)}
+    return {kind.__name__: kind for kind in kinds if not kind.__module__.startswith("keras.")}
 
 
 def _edit_config(model: keras.Model, config: dict[str, Any], edit: Edit) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_gss._checks import check_choice, check_flag
-from keras_gss._keras import check_model, leaf_layers
+from keras_gss._keras import check_model, leaf_layers, own_classes
 from keras_gss._probe import input_structure, max_difference, random_inputs, tolerance
 
 FORMATS = ("tf_saved_model", "keras")
@@ -59,23 +59,44 @@ def export(
     >>> gss.export(model, f"{folder}/small.keras", format="keras").name
     'small.keras'
     """
-    format = check_choice("format", format, FORMATS)
-    check_flag("overwrite", overwrite)
     check_model(model, "export")
-    target = Path(os.path.realpath(path))
-    if format == "keras":
-        if target.suffix != ".keras":
-            raise ValueError(f"`path` must end in '.keras' for format 'keras'. Received: {path}")
-        write, load = _write_keras, _load_keras
-    else:
-        _require_tensorflow()
-        write, load = _write_saved_model, _load_saved_model
-    _check_target(target, format, overwrite)
-    with _staging(target) as staged:
-        write(model, staged)
-        _compare(model, load(staged, model), path)
+    target = check_target(path, format, overwrite)
+    with staging(target) as staged:
+        if format == "keras":
+            model.save(staged)
+            reloaded = _load_keras(staged, model)
+        else:
+            _write_saved_model(model, staged)
+            reloaded = _load_saved_model(staged)
+        _compare(model, reloaded, path)
         _put_in_place(staged, target)
     return Path(path)
+
+
+def check_target(path: str | os.PathLike, format: str, overwrite: bool) -> Path:
+    """Finds out whether `export` could write to a path, as far as that can be known before.
+
+    Args:
+        path: as for `export`, as are the other arguments and the errors raised.
+        format: `"tf_saved_model"` or `"keras"`.
+        overwrite: whether an earlier export may be replaced.
+
+    Returns:
+        The path, absolute and free of links.
+
+    Raises:
+        ValueError, FileExistsError, OSError, ImportError: as `export`.
+    """
+    check_choice("format", format, FORMATS)
+    check_flag("overwrite", overwrite)
+    target = Path(os.path.realpath(path))
+    if format == "tf_saved_model":
+        _require_tensorflow()
+    elif target.suffix != ".keras":
+        raise ValueError(f"`path` must end in '.keras' for format 'keras'. Received: {path}")
+    _check_replaceable(target, format, overwrite)
+    with staging(target):
+        return target
 
 
 def _require_tensorflow() -> None:
@@ -88,7 +109,7 @@ def _require_tensorflow() -> None:
         ) from error
 
 
-def _check_target(target: Path, format: str, overwrite: bool) -> None:
+def _check_replaceable(target: Path, format: str, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
@@ -102,7 +123,7 @@ def _check_target(target: Path, format: str, overwrite: bool) -> None:
 
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
+def staging(target: Path) -> Iterator[Path]:
     """Gives a path on the target's own file system, and removes it with all it holds at the end."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,14 +163,11 @@ def _compare(model: keras.Model, reloaded: Callable[[Any], Any], path: str | os.
             )
 
 
-def _write_keras(model: keras.Model, path: Path) -> None:
-    model.save(path)
-
-
 def _load_keras(path: Path, model: keras.Model) -> Callable[[Any], Any]:
-    own = {type(layer).__name__: type(layer) for _, layer in leaf_layers(model)}
     # safe_mode guards against strangers' files; this one was written a moment ago.
-    loaded = keras.models.load_model(path, custom_objects=own, compile=False, safe_mode=False)
+    loaded = keras.models.load_model(
+        path, custom_objects=own_classes(model), compile=False, safe_mode=False
+    )
     return lambda inputs: loaded(inputs, training=False)
 
 
@@ -176,7 +194,7 @@ def _input_spec(tensor: Any) -> keras.InputSpec:
     return keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
 
 
-def _load_saved_model(path: Path, model: keras.Model) -> Callable[[Any], Any]:
+def _load_saved_model(path: Path) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))

@@ -84,7 +84,7 @@ def slim(
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu"),
     ...                           keras.layers.Dense(2)])
     >>> kernel = model.layers[1].kernel
-    >>> kernel.assign(kernel * np.array([[1.0], [0.0], [1.0]]))  # nothing reads neuron 1
+    >>> _ = kernel.assign(kernel * np.array([[1.0], [0.0], [1.0]]))  # nothing reads neuron 1
     >>> gss.slim(model).layers[0].units
     2
     """

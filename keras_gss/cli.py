@@ -1,0 +1,200 @@
+"""What the commands of `keras-gss` do; their arguments and help are in `keras_gss_cli`."""
+
+import datetime
+import json
+import platform
+import zipfile
+from argparse import Namespace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_gss as gss
+from keras_gss import datasets, zoo
+from keras_gss.compress import Result
+from keras_gss.compress.data import Data
+from keras_gss.export import check_target, staging
+from keras_gss.report import compare
+
+_DEMO: dict[str, Any] = {
+    "target": gss.AccuracyDrop(0.01),
+    "pretrain_epochs": 30,
+    "epochs": 60,
+    "finetune_epochs": 30,
+}
+_DEMO_FACTORS = {"digits-cnn": 1e-4, "digits-mlp": 3e-4}
+
+
+def demo(args: Namespace) -> None:
+    """Takes scikit-learn's digits the whole way, to a SavedModel loaded again and compared."""
+    import tensorflow as tf
+
+    check_target(args.output, "tf_saved_model", overwrite=True)
+    digits = datasets.load("digits", seed=args.seed)
+    result = gss.compress(
+        zoo.build(args.model, args.seed),
+        digits.train,
+        digits.validation,
+        regularizer=gss.GSSStructure(_DEMO_FACTORS[args.model]),
+        test=digits.test,
+        seed=args.seed,
+        batch_size=50,
+        **_DEMO,
+    )
+    gss.export(result.model, args.output, overwrite=True)
+    images, labels = digits.test()
+    expected = keras.ops.convert_to_numpy(result.model(images, training=False))
+    loaded = tf.saved_model.load(str(args.output))
+    received = loaded.serve(images).numpy()
+    print(f"\n{result.report}\n")
+    difference = np.abs(received - expected).max()
+    print(
+        f"SavedModel '{args.output}' loaded again, on {len(images)} test images:\n"
+        f"its outputs differ from the Keras model's by at most {difference:.1e}, "
+        f"{np.mean(received.argmax(-1) == labels):.2%} are right"
+    )
+
+
+def inspect(args: Namespace) -> None:
+    """Prints a model's neuron groups and what its layers cost."""
+    model = _load_model(args.model)
+    print(gss.find_groups(model).summary(), gss.count(model).summary(), sep="\n\n")
+
+
+def compress(args: Namespace) -> None:
+    """Trains, thresholds, finetunes and cuts, and writes what was asked for."""
+    model = _load_model(args.model, args.seed)
+    train, validation, test = _load_data(args)
+    if args.output:
+        check_target(args.output, _format(args.output), args.overwrite)
+    if args.results:
+        with staging(args.results):
+            pass
+    result = gss.compress(
+        model,
+        train,
+        validation,
+        target=_target(args, model),
+        regularizer=_regularizer(args),
+        granularity=args.granularity,
+        inputs=args.inputs,
+        pretrain_epochs=args.pretrain_epochs,
+        epochs=args.epochs,
+        finetune_epochs=args.finetune_epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        test=test,
+        directory=args.directory,
+        seed=args.seed,
+    )
+    print(f"\n{result.report}")
+    if args.output:
+        gss.export(result.model, args.output, _format(args.output), args.overwrite)
+        print(f"\nwritten and checked: {args.output}")
+    if args.results:
+        _write_results(args, result)
+        print(f"results: {args.results}")
+
+
+def slim(args: Namespace) -> None:
+    """Cuts what is dead in a model and writes the rest."""
+    model = _load_model(args.model)
+    check_target(args.output, _format(args.output), args.overwrite)
+    small, slimming = gss.slim(model, inputs=args.inputs, return_report=True)
+    print(compare(model, small, slimming=slimming))
+    gss.export(small, args.output, _format(args.output), args.overwrite)
+    print(f"\nwritten and checked: {args.output}")
+
+
+def export(args: Namespace) -> None:
+    """Writes a model."""
+    gss.export(_load_model(args.model), args.output, args.format, args.overwrite)
+    print(f"written and checked: {args.output}")
+
+
+def _load_model(name: str, seed: int = 0) -> keras.Model:
+    if name in zoo.MODELS:
+        return zoo.build(name, seed)
+    try:
+        return keras.models.load_model(name, compile=False)
+    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(f"'{name}' does not load as a Keras model: {reason}") from error
+
+
+def _load_data(args: Namespace) -> tuple[Data, Data, Any]:
+    if not args.data.endswith(".npz"):
+        named = datasets.load(args.data, args.validation, args.seed)
+        return named.train, named.validation, named.test
+    try:
+        with np.load(args.data, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"'{args.data}' is no .npz file of plain arrays: {error}") from error
+    if not {"x_train", "y_train"} <= set(arrays):
+        raise ValueError(
+            f"'{args.data}' must hold x_train and y_train. Received: {', '.join(sorted(arrays))}"
+        )
+    labelled = arrays["x_train"], arrays["y_train"]
+    train = datasets.hold_out(labelled, args.validation, args.seed)
+    test = (arrays["x_test"], arrays["y_test"]) if {"x_test", "y_test"} <= set(arrays) else None
+    return *train, test
+
+
+def _target(args: Namespace, model: keras.Model) -> Any:
+    if args.ratio is not None:
+        return gss.StdThreshold(args.ratio, inputs=args.penalise_inputs)
+    if args.threshold is not None:
+        return gss.AbsoluteThreshold(args.threshold, inputs=args.penalise_inputs)
+    if args.macs is not None:
+        fraction = _fraction(args.macs, gss.count(model).live_macs)
+        return gss.MacsBudget(fraction, inputs=args.penalise_inputs)
+    if args.params is not None:
+        fraction = _fraction(args.params, gss.count(model).nonzero_parameters)
+        return gss.ParamsBudget(fraction, inputs=args.penalise_inputs)
+    return gss.AccuracyDrop(0.01 if args.accuracy_drop is None else args.accuracy_drop)
+
+
+def _fraction(amount: float, whole: int) -> float:
+    return amount if amount <= 1 else amount / whole
+
+
+def _regularizer(args: Namespace) -> gss.GSSStructure | gss.GSSElement | gss.DeepGSS121:
+    shared = {"factor": args.factor, "inputs": args.penalise_inputs}
+    if args.regularizer == "gss-element":
+        return gss.GSSElement(**shared)
+    if args.regularizer == "deep-gss121":
+        return gss.DeepGSS121(**shared)
+    return gss.GSSStructure(**shared, p=args.p, q=args.q, weights=args.weights)
+
+
+def _format(path: Path) -> str:
+    return "keras" if path.suffix == ".keras" else "tf_saved_model"
+
+
+def _write_results(args: Namespace, result: Result) -> None:
+    named = ("keras-gss", "keras", "tensorflow", "jax", "numpy")
+    installed = {name: version for name in named if (version := _version(name))}
+    content = {
+        "command": " ".join(args.command_line),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **installed},
+        "backend": keras.backend.backend(),
+        **result.to_dict(),
+    }
+    with staging(args.results) as staged:
+        staged.write_text(json.dumps(content, indent=2) + "\n")
+        staged.replace(args.results)
+
+
+def _version(package: str) -> str | None:
+    if package == "keras-gss":
+        return gss.__version__
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,67 @@
+"""Runs `slim` on as many random models as one likes: `python tests/fuzz.py --cases 20000 --seed 0`.
+
+Prints how often each kind of layer and planted death occurred and the seed of every failure, which
+`python tests/fuzz.py --only SEED` runs again, printing the model.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import keras
+from random_models import random_case
+from test_slimming_properties import check_case
+
+
+def run(seed: int, size: int | None, dtype: str | None) -> tuple[Counter, str]:
+    """Checks the case of one seed; returns what it held and the traceback of its failure, or ""."""
+    case = random_case(random.Random(seed), size=size, seed=seed, dtype=dtype)
+    try:
+        check_case(case, more=seed % 10 == 0)
+    except Exception:
+        return case.kinds(), traceback.format_exc()
+    return case.kinds(), ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=1000, help="how many models")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first model")
+    parser.add_argument("--size", type=int, help="blocks per model; default: random")
+    parser.add_argument("--dtype", choices=["float32", "float64"], help="default: random")
+    parser.add_argument("--only", type=int, help="run this one seed and print its model")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", message="You are using a softmax over axis -1")
+    if args.only is not None:
+        case = random_case(random.Random(args.only), size=args.size, seed=args.only, dtype=args.dtype)
+        print(case.source())
+        print(f"largest relative difference: {check_case(case, more=True):.1e}")
+        return 0
+    counted, failures, start = Counter(), {}, time.time()
+    for seed in range(args.seed, args.seed + args.cases):
+        kinds, error = run(seed, args.size, args.dtype)
+        counted += kinds
+        if error:
+            failures[seed] = error
+            print(f"FAILED {seed}: {error}", flush=True)
+        if seed % 100 == 99:
+            keras.backend.clear_session()
+    for kind, count in counted.most_common():
+        print(f"{count:8d} {kind}")
+    print(
+        f"{args.cases} cases in {time.time() - start:.0f} s on {keras.backend.backend()}, "
+        f"{len(failures)} failed: {sorted(failures)}"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
