@@ -424,6 +424,18 @@ def test_training_and_saving_with_a_penalty_on_one_kernel(policy, tmp_path):
     assert number(again.losses[0]) == number(model.losses[0])
 
 
+def test_zero_groups_stay_finite_in_a_compiled_training_step():
+    # TensorFlow's own root hides 0 * inf when it runs uncompiled, XLA's does not.
+    penalty = gss.GSS212(1.0, squared=True)
+    zeros = layers.Dense(3, kernel_initializer="zeros", kernel_regularizer=penalty)
+    model = keras.Sequential([keras.Input((2,)), zeros, layers.Dense(1)])
+    gss.attach(model, gss.GSSStructure(1.0))
+    model.layers[1].kernel.assign(np.zeros((3, 1)))
+    model.compile("sgd", "mse", jit_compile=True)
+    model.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0)
+    assert all(np.all(np.isfinite(ops.convert_to_numpy(each))) for each in model.weights)
+
+
 @pytest.mark.parametrize(
     "index",
     [
