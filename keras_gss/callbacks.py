@@ -97,19 +97,19 @@ class GroupSparsity(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the multiplier of the epoch."""
         if self.schedule is not None:
-            self._attachment.multiplier.assign(multiplier_at(self.schedule, epoch))
+            self._attached().multiply(multiplier_at(self.schedule, epoch))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the three entries to the logs."""
         if logs is not None:
-            logs["gss_penalty"] = float(keras.ops.convert_to_numpy(self._attachment.penalty()))
+            logs["gss_penalty"] = float(keras.ops.convert_to_numpy(self._attached().penalty()))
             logs["gss_sparsity"], logs["gss_macs"] = self._outlook()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Takes off a penalty that was passed to the callback."""
-        if not self._attachment.lasting:
-            self._attachment.remove()
-        self._attachment = None
+        attachment, self._attachment = self._attached(), None
+        if not attachment.lasting:
+            attachment.remove()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Binds the penalty for an `evaluate` of its own, and notes the selections held."""
@@ -132,13 +132,18 @@ class GroupSparsity(keras.callbacks.Callback):
             return present
         return Attachment(self.model, self.regularizer, lasting=False)
 
+    def _attached(self) -> Attachment:
+        if self._attachment is None:
+            raise RuntimeError("`GroupSparsity` works only while `fit` or `evaluate` calls it.")
+        return self._attachment
+
     def _outlook(self) -> tuple[float, float]:
         values = {id(v): to_numpy(v) for v in self.model.weights}
         if not all(np.isfinite(value).all() for value in values.values()):
             return float("nan"), float("nan")
         masks = self.threshold.masks(self.model, self.granularity)
         values.update({key: values[key] * mask for key, mask in masks.items()})
-        dead = [_dead_neurons(group, values) for group in self._attachment.groups]
+        dead = [_dead_neurons(group, values) for group in self._attached().groups]
         share = float(np.mean(np.concatenate(dead)))
         return share, count_values(self.model, values).live_macs
 

@@ -152,6 +152,12 @@ class Attachment:
             self.multiplier = None
         _keras.forget_functions(self._model)
 
+    def multiply(self, value: float) -> None:
+        """Sets what every factor is multiplied by; there has to be room for a schedule."""
+        if self.multiplier is None:
+            raise RuntimeError("Call `schedule(on=True)` before `multiply`.")
+        self.multiplier.assign(value)
+
     def penalty(self) -> Any:
         """Returns the present value of the penalties in closed form, a scalar tensor."""
         return _sum([term.penalty(self.multiplier) for term in self._terms])

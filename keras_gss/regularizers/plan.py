@@ -32,8 +32,8 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
         ValueError: if a penalty is passed and another one declared, if there is none at all, if
             the layers of one group declare different ones, or if one finds nothing to penalise.
     """
-    declared = [(v, declared_part(v.regularizer)) for v in model.weights]
-    declared = [(variable, penalty) for variable, penalty in declared if penalty is not None]
+    parts = ((variable, declared_part(variable.regularizer)) for variable in model.weights)
+    declared = [(variable, penalty) for variable, penalty in parts if penalty is not None]
     if passed is None:
         return _declared_plan(model, declared)
     if not isinstance(passed, CrossLayerRegularizer):
