@@ -81,12 +81,18 @@ def test_wheel_installs_and_its_command_runs_outside_of_the_tree(wheel, tmp_path
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_importing_it_loads_nothing_that_only_some_need(backend):
-    heavy = ["tensorflow_model_optimization", "tf_keras", "tensorflow_datasets"]
-    heavy += ["matplotlib", "sklearn"]
-    heavy += ["tensorflow"] if backend == "jax" else ["jax"]
-    code = f"import sys, keras_gss; print([name for name in {heavy} if name in sys.modules])"
+    """What Keras loads by itself (scikit-learn if it is there, JAX on TensorFlow) is not ours."""
+    code = (
+        "import sys, keras; before = set(sys.modules)\n"
+        "import keras_gss; print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
     found = run(sys.executable, "-c", code, KERAS_BACKEND=backend, PYTHONPATH=str(ROOT))
-    assert found.stdout.strip() == "[]", found.stderr
+    assert found.returncode == 0, found.stderr
+    loaded = set(found.stdout.split()) - set(sys.stdlib_module_names)
+    assert loaded == {"keras_gss"}
+    code = "import sys, keras_gss; print('tensorflow' in sys.modules)"
+    found = run(sys.executable, "-c", code, KERAS_BACKEND=backend, PYTHONPATH=str(ROOT))
+    assert found.stdout.strip() == str(backend == "tensorflow"), found.stderr
 
 
 def test_help_does_not_wait_for_keras():
@@ -95,10 +101,13 @@ def test_help_does_not_wait_for_keras():
         "try:\n    keras_gss_cli.main(['compress', '--help'])\n"
         "finally:\n    assert not {'keras', 'numpy', 'keras_gss'} & set(sys.modules)\n"
     )
-    start = time.perf_counter()
-    found = run(sys.executable, "-c", code, PYTHONPATH=str(ROOT))
-    assert found.returncode == 0, found.stderr
-    assert time.perf_counter() - start < 1.0
+    seconds = []
+    for _ in range(3):  # the quickest, for other processes may hold one up
+        start = time.perf_counter()
+        found = run(sys.executable, "-c", code, PYTHONPATH=str(ROOT))
+        seconds.append(time.perf_counter() - start)
+        assert found.returncode == 0, found.stderr
+    assert min(seconds) < 1.0
 
 
 def test_every_dependency_has_a_lower_bound_and_what_is_installed_meets_it():
