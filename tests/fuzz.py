@@ -5,7 +5,6 @@ Prints how often each kind of layer and planted death occurred and the seed of e
 """
 
 import argparse
-import os
 import random
 import sys
 import time
@@ -13,9 +12,7 @@ import traceback
 import warnings
 from collections import Counter
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
+import conftest  # noqa: F401  sets the environment before TensorFlow is imported
 import keras
 from random_models import random_case
 from test_slimming_properties import check_case
@@ -25,10 +22,9 @@ def run(seed: int, size: int | None, dtype: str | None) -> tuple[Counter, str]:
     """Checks the case of one seed; returns what it held and the traceback of its failure, or ""."""
     case = random_case(random.Random(seed), size=size, seed=seed, dtype=dtype)
     try:
-        check_case(case, more=seed % 10 == 0)
-    except Exception:
+        return check_case(case, more=seed % 10 == 0), ""
+    except (AssertionError, ValueError, TypeError, RuntimeError, KeyError, IndexError):
         return case.kinds(), traceback.format_exc()
-    return case.kinds(), ""
 
 
 def main() -> int:
@@ -43,7 +39,8 @@ def main() -> int:
     if args.only is not None:
         case = random_case(random.Random(args.only), size=args.size, seed=args.only, dtype=args.dtype)
         print(case.source())
-        print(f"largest relative difference: {check_case(case, more=True):.1e}")
+        check_case(case, more=True)
+        print("passed")
         return 0
     counted, failures, start = Counter(), {}, time.time()
     for seed in range(args.seed, args.seed + args.cases):

@@ -40,6 +40,8 @@ FUNCTIONS = {
     "-x": lambda x: -x,
     "2 * x": lambda x: 2.0 * x,
     "x - 0.25": lambda x: x - 0.25,
+    "x * 0.5 + 0.25": lambda x: x * 0.5 + 0.25,
+    "softsign": lambda x: x / (1 + np.abs(x)),
 }
 
 
@@ -234,6 +236,9 @@ class Oracle:
             scale = gamma / np.sqrt(w["moving_variance"] + piece.info["epsilon"])
             moved = _multiply(scale, incoming - w["moving_mean"])
             return moved + w.get("beta", 0.0)
+        if piece.kind == "PReLU":
+            alpha = piece.weights["alpha"].reshape(-1)
+            return np.where(incoming > 0, incoming, alpha * incoming)
         kernel = piece.weights["kernel"].reshape(-1, *piece.weights["kernel"].shape[-2:])
         live, total = kernel.any(axis=0).ravel(), kernel.sum(axis=0).ravel()
         incoming = np.repeat(incoming, shape[-1] // len(incoming))
@@ -321,8 +326,8 @@ class Oracle:
             return {"kernel": w["kernel"][..., rows, :][..., columns], **out}
         if piece.family == "channelwise":
             stay = self.kept(self.passed[id(piece)])
-            if piece.kind == "BatchNormalization":
-                return {name: value[stay] for name, value in w.items()}
+            if piece.kind in ("BatchNormalization", "PReLU"):
+                return {name: value[..., stay] for name, value in w.items()}
             out = {"kernel": w["kernel"][..., stay, :]}
             if "bias" in w:
                 out["bias"] = w["bias"][np.repeat(stay, w["kernel"].shape[-1])]
@@ -352,3 +357,40 @@ class Oracle:
     def folds(self) -> bool:
         """Whether any layer of the program has a non-zero constant folded into it."""
         return any(self.gains_bias(p) for p in self.program.pieces if id(p) in self.units)
+
+    # ---- groups --------------------------------------------------------------------------------
+
+    def axis_roots(self, piece, name: str, axis: int) -> np.ndarray:
+        """Per position along one axis of one weight: the root of the unit that owns it, or FIXED."""
+        length = piece.weights[name].shape[axis]
+        from_end = axis - piece.weights[name].ndim
+        if piece.family == "linear":
+            rows, columns = self.sinks[id(piece)].rows[0], self.units[id(piece)]
+            axes = {-2: rows, -1: columns}
+            if piece.info["transposed"]:
+                axes = {-2: columns, -1: rows}
+            if name == "pointwise_kernel":
+                axes[-2] = np.repeat(rows, length // len(rows)) if from_end == -2 else rows
+            if name == "depthwise_kernel":
+                axes = {-2: rows}
+            if name == "bias":
+                axes = {-1: columns}
+        elif piece.family == "channelwise":
+            passed = self.passed[id(piece)]
+            axes = {-2: passed} if name == "kernel" else {-1: passed}
+            if name == "bias":
+                axes = {-1: np.repeat(passed, length // len(passed))}
+        else:
+            axes = {}
+        return self.roots(axes.get(from_end, np.zeros(length, int)))
+
+    def removable_units(self) -> dict[int, frozenset]:
+        """Every unit that may be cut, with the weight axes (piece, name, axis) that it owns."""
+        owned: dict[int, set] = {}
+        for piece in self.program.pieces:
+            for name, value in piece.weights.items():
+                for axis in range(value.ndim):
+                    for root in np.unique(self.axis_roots(piece, name, axis)).tolist():
+                        owned.setdefault(root, set()).add((id(piece), name, axis))
+        made = [self.roots(units).tolist() for units in self.units.values()]
+        return {root: frozenset(owned[root]) for root in set(sum(made, [])) - {FIXED}}

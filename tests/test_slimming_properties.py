@@ -6,18 +6,19 @@ More cases than run here: `python tests/fuzz.py --cases 20000 --seed 0`.
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import keras
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from random_models import Case, random_case
 
 import keras_gss as gss
 
-CASES = 400
+CASES = 320
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
@@ -85,55 +86,194 @@ def check_weights(case: Case, small: keras.Model) -> None:
 
 
 def check_groups(case: Case) -> None:
-    """Every position of every declared weight belongs to the neuron that the oracle says."""
-    groups = gss.find_groups(case.model)
+    """Every position of every weight belongs to the neuron that the oracle says, and to no other."""
     oracle = case.oracle
     pieces = {id(p.layer): p for p in case.program.pieces if p.weights}
-    neuron_of: dict[tuple[int, int], int] = {}
+    owner: dict[int, tuple[int, int]] = {}
     covered = set()
+    groups = [group for group in gss.find_groups(case.model) if group.removable]
     for number, group in enumerate(groups):
-        if not group.removable:
-            continue
-        for piece_slice in (*group.incoming, *group.outgoing, *group.companions):
-            piece = pieces[id(piece_slice.layer)]
-            roots = oracle.roots(oracle.axis_units(piece, piece_slice))
-            assert piece_slice.index.shape == roots.shape
-            for position in np.flatnonzero(piece_slice.index >= 0):
-                neuron = (number, int(piece_slice.index[position]))
-                assert roots[position] != 0, (group.name, piece.path)
-                assert neuron_of.setdefault(neuron, int(roots[position])) == roots[position]
-                covered.add((piece.path, piece_slice.weight.path, piece_slice.axis, int(position)))
-    assert len(set(neuron_of.values())) == len(neuron_of), "one unit in two neurons"
-    assert set(neuron_of.values()) == oracle.removable_units()
+        assert not group.reason and group.incoming
+        for part in (*group.incoming, *group.outgoing, *group.companions):
+            piece = pieces[id(part.layer)]
+            name = part.weight.path.split("/")[-1]
+            roots = oracle.axis_roots(piece, name, part.axis)
+            assert part.index.shape == roots.shape
+            for position in np.flatnonzero(part.index >= 0):
+                neuron = (number, int(part.index[position]))
+                assert neuron[1] < group.size
+                assert owner.setdefault(int(roots[position]), neuron) == neuron, piece.path
+                covered.add((id(piece), name, part.axis, int(position)))
+    expected = oracle.removable_units()
+    assert set(owner) == set(expected)
+    assert sum(group.size for group in groups) == len(expected)
+    together = {}
+    for root, (number, _) in owner.items():
+        assert together.setdefault(expected[root], number) == number, "one group in two"
+    assert len(together) == len(groups), "two groups in one"
     for piece in pieces.values():
-        for variable in piece.layer.weights:
-            for axis in range(len(variable.shape)):
-                roots = oracle.axis_roots(piece, variable.path.split("/")[-1], axis)
-                for position in np.flatnonzero(roots):
-                    assert (piece.path, variable.path, axis, int(position)) in covered
+        for name, value in piece.weights.items():
+            for axis in range(value.ndim):
+                for position, root in enumerate(oracle.axis_roots(piece, name, axis).tolist()):
+                    is_owned = (id(piece), name, axis, position) in covered
+                    assert is_owned == (root in expected), (piece.path, name, axis, position)
 
 
-def check_case(case: Case, more: bool = False) -> float:
-    """Asserts all that must hold of `slim` on one case; returns the relative difference.
+def check_inputs(case: Case, expected: list[np.ndarray]) -> bool:
+    """A narrowed or selecting model computes the same from the features that are used."""
+    inputs = case.inputs()
+    try:
+        narrow, report = gss.slim(case.model, inputs="narrow", return_report=True)
+    except ValueError as error:
+        assert "rectangle" in str(error)
+        return False
+    arrays_in = keras.tree.flatten(inputs)
+    fewer = []
+    for tensor, old, array in zip(narrow.inputs, case.model.inputs, arrays_in, strict=True):
+        used = report.selected[old.name]
+        flat = array.reshape(len(array), -1)[:, used]
+        fewer.append(flat.reshape(len(array), *tensor.shape[1:]))
+    fewer = keras.tree.pack_sequence_as(inputs, fewer)
+    assert largest_difference(expected, arrays(narrow(fewer))) <= TOLERANCE[case.dtype]
+    selecting = gss.slim(case.model, inputs="select")
+    assert largest_difference(expected, arrays(selecting(inputs))) <= TOLERANCE[case.dtype]
+    assert gss.count(case.model).live_macs == gss.count(narrow).macs
+    return True
+
+
+def check_use(case: Case, small: keras.Model, folder: Path) -> None:
+    """What is left saves, loads as it was and trains on."""
+    inputs = case.inputs()
+    before = arrays(small(inputs))
+    small.save(folder / "small.keras")
+    loaded = keras.models.load_model(folder / "small.keras")
+    for a, b in zip(before, arrays(loaded(inputs)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    targets = keras.tree.map_structure(keras.ops.zeros_like, loaded(inputs))
+    loaded.compile(optimizer=keras.optimizers.SGD(1e-4), loss="mse", run_eagerly=True)
+    assert np.isfinite(loaded.train_on_batch(inputs, targets))
+    assert all(np.isfinite(w.numpy()).all() for w in loaded.weights)
+
+
+def check_case(case: Case, more: bool = False) -> Counter:
+    """Asserts all that must hold of `slim` and `find_groups` on one case.
 
     Args:
         case: the generated model.
-        more: also save, load, train a step, narrow the inputs.
+        more: also narrow the inputs, save, load and train a step.
+
+    Returns:
+        What the case held, see `Case.kinds`.
     """
     before = snapshot(case.model)
     small, report = gss.slim(case.model, return_report=True)
+    check_groups(case)
+    counted = gss.count(case.model)
     assert snapshot(case.model) == before, "the input model was changed"
     assert "keras_gss" not in small.to_json()
     assert type(small) is type(case.model) and small.name == case.model.name
+    assert counted.parameters == case.model.count_params()
+    assert not counted.uncounted or case.has("barrier")
 
     inputs = case.inputs()
     expected = arrays(case.model(inputs))
     difference = largest_difference(expected, arrays(small(inputs)))
     assert difference <= TOLERANCE[case.dtype]
+    assert report.max_difference <= TOLERANCE[case.dtype]
 
     check_weights(case, small)
     again = gss.slim(small, check=False)
     assert again.to_json() == small.to_json()
     for a, b in zip(again.weights, small.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    return difference
+    counted = case.kinds()
+    if more:
+        counted["narrowed inputs"] = check_inputs(case, expected)
+        with tempfile.TemporaryDirectory() as folder:
+            check_use(case, small, Path(folder))
+    return counted
+
+
+AT_LEAST = {
+    "Dense": 400,
+    "Conv1D": 40,
+    "Conv2D": 100,
+    "Conv3D": 5,
+    "Conv1DTranspose": 4,
+    "Conv2DTranspose": 4,
+    "DepthwiseConv1D": 5,
+    "DepthwiseConv2D": 10,
+    "SeparableConv1D": 4,
+    "SeparableConv2D": 4,
+    "BatchNormalization": 100,
+    "PReLU": 5,
+    "Flatten": 80,
+    "Permute": 40,
+    "Reshape": 20,
+    "Concatenate": 40,
+    "Dropout": 10,
+    "shared layer": 40,
+    "nested model": 20,
+    "Sequential": 10,
+    "several inputs": 40,
+    "several outputs": 40,
+    "float64": 60,
+    "incoming: cut": 200,
+    "incoming: kept": 50,
+    "incoming of one branch: kept": 20,
+    "incoming but tiny: kept": 20,
+    "outgoing: cut": 100,
+    "outgoing but one: kept": 20,
+    "zero gamma: cut": 50,
+    "zero gamma: kept": 20,
+    "zero taps: cut": 5,
+    "only to the dead: cut": 20,
+    "rescued from width 0": 10,
+    "narrowed inputs": 10,
+}
+
+
+def test_slim_leaves_exactly_the_needed_neurons_of_random_models():
+    counted = Counter()
+
+    @settings(
+        max_examples=CASES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @given(st.randoms(use_true_random=False))
+    def check(rng):
+        case = random_case(rng)
+        note(case.source())
+        counted.update(check_case(case, more=rng.randrange(10) == 9))
+        counted["cases"] += 1
+        if counted["cases"] % 100 == 0:
+            keras.backend.clear_session()
+
+    check()
+    assert counted["cases"] >= 300
+    assert counted["folds a constant"] >= counted["cases"] / 2
+    rare = {kind: counted[kind] for kind, least in AT_LEAST.items() if counted[kind] < least}
+    assert not rare, f"the generator made too few of {rare}"
+    merges = sum(counted[f"{form}(x, y)"] for form in ("ops.add", "ops.multiply", "ops.maximum"))
+    assert merges >= 10 and counted["x + y"] >= 5 and counted["Add"] >= 5
+
+
+def test_the_same_on_jax():
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = ["tests/fuzz.py", "--cases", "12", "--seed", "5000", "--dtype", "float32"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, *command, "--size", "2"],
+        cwd=root,
+        env=environment | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 cases" in done.stdout and "on jax, 0 failed" in done.stdout

@@ -1,0 +1,68 @@
+"""`count` against figures worked out by hand and against TensorFlow's profiler."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_gss as gss
+from keras_gss import zoo
+
+
+def test_the_papers_networks():
+    """gss-math section 7: 266.2k and 2293.0k MACs."""
+    mlp, lenet = gss.count(zoo.build("lenet-300-100")), gss.count(zoo.build("lenet-5"))
+    assert (mlp.macs, mlp.weights, mlp.parameters) == (266_200, 266_200, 266_610)
+    assert (lenet.macs, lenet.weights) == (2_293_000, 430_500)
+    assert [width for width, _ in lenet.structure.values()] == [1, 20, 50, 500]
+
+
+def test_live_macs_are_those_of_the_network_that_would_be_left():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2)])
+    kernel = np.ones((4, 3))
+    kernel[1] = 0
+    kernel[:, 2] = 0
+    model.layers[0].set_weights([kernel, np.ones(3)])
+    found = gss.count(model)
+    assert (found.macs, found.live_macs, found.nonzero_macs) == (18, 3 * 2 + 2 * 2, 6 + 6)
+    assert list(found.structure.values()) == [(4, 3), (3, 2)]
+    small = gss.slim(model, inputs="narrow")
+    assert gss.count(small).macs == found.live_macs
+
+
+def test_shared_layers_work_per_call_and_weigh_once():
+    left, right = keras.Input((3,)), keras.Input((3,))
+    shared = layers.Dense(2)
+    model = keras.Model([left, right], layers.Add()([shared(left), shared(right)]))
+    assert (gss.count(model).macs, gss.count(model).weights) == (12, 6)
+
+
+def test_what_cannot_be_counted_is_named():
+    model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="rnn"), layers.Dense(2)])
+    assert list(gss.count(model).uncounted) == ["rnn"]
+    free = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="c")])
+    assert gss.count(free).uncounted == {"c": "its spatial size is not known"}
+
+
+@pytest.mark.tensorflow
+def test_macs_equal_half_of_the_profilers_flops():
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    kinds = {
+        "Conv2D": layers.Conv2D(5, 3, strides=2, padding="same", use_bias=False),
+        "DepthwiseConv2D": layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+        "Dense": layers.Dense(7, use_bias=False),
+    }
+    for name, layer in kinds.items():
+        model = keras.Sequential([keras.Input((9, 9, 4), batch_size=1), layer])
+        call = tf.function(lambda x, m=model: m(x)).get_concrete_function(
+            tf.TensorSpec((1, 9, 9, 4))
+        )
+        graph = convert_variables_to_constants_v2(call).graph
+        options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+        options["output"] = "none"
+        flops = tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
+        assert 2 * gss.count(model).macs == flops, name

@@ -1,0 +1,180 @@
+"""Every layer kind with a rule, in one small network: zeroed neurons go, and nothing else changes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_gss as gss
+
+SPACE = {1: (8,), 2: (8, 8), 3: (6, 6, 6)}
+
+
+def conv(rank, filters, **options):
+    kind = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}[rank]
+    return kind(filters, 3, **options)
+
+
+# name -> (spatial rank, what stands between the cut layer and the layers that read it)
+PASSED_BY = {
+    "identity": (2, lambda x: x),
+    "BatchNormalization": (2, layers.BatchNormalization()),
+    "DepthwiseConv1D": (1, layers.DepthwiseConv1D(3, depth_multiplier=2)),
+    "DepthwiseConv2D": (2, layers.DepthwiseConv2D(3, activation="relu")),
+    "PReLU": (2, layers.PReLU(shared_axes=[1, 2])),
+    "ReLU": (2, layers.ReLU()),
+    "LeakyReLU": (2, layers.LeakyReLU()),
+    "ELU": (2, layers.ELU()),
+    "Activation": (2, layers.Activation("sigmoid")),
+    "Dropout": (2, layers.Dropout(0.5)),
+    "SpatialDropout2D": (2, layers.SpatialDropout2D(0.5)),
+    "GaussianNoise": (2, layers.GaussianNoise(0.1)),
+    "Rescaling": (2, layers.Rescaling(2.0, 1.0)),
+    "MaxPooling1D": (1, layers.MaxPooling1D()),
+    "MaxPooling2D": (2, layers.MaxPooling2D(padding="same")),
+    "MaxPooling3D": (3, layers.MaxPooling3D()),
+    "AveragePooling1D": (1, layers.AveragePooling1D()),
+    "AveragePooling2D": (2, layers.AveragePooling2D(padding="same")),
+    "AveragePooling3D": (3, layers.AveragePooling3D()),
+    "UpSampling1D": (1, layers.UpSampling1D()),
+    "UpSampling2D": (2, layers.UpSampling2D()),
+    "UpSampling3D": (3, layers.UpSampling3D()),
+    "Cropping1D": (1, layers.Cropping1D()),
+    "Cropping2D": (2, layers.Cropping2D()),
+    "Cropping3D": (3, layers.Cropping3D()),
+    "Permute": (2, layers.Permute((2, 1, 3))),
+    "Reshape": (2, layers.Reshape((9, 4, 6))),
+    "ops.relu": (2, ops.relu),
+    "ops.gelu": (2, ops.gelu),
+    "ops.max_pool": (2, lambda x: ops.max_pool(x, 2)),
+    "ops.average_pool": (2, lambda x: ops.average_pool(x, 2)),
+    "ops.transpose": (2, lambda x: ops.transpose(x, (0, 2, 1, 3))),
+    "ops.reshape": (2, lambda x: ops.reshape(x, (-1, 9, 4, 6))),
+    "numbers": (2, lambda x: 1.0 - ops.maximum(x * 0.5 + 1.0, 0.1) / 2.0),
+    "Add": (2, lambda x: layers.Add()([x, layers.ReLU()(x)])),
+    "Subtract": (2, lambda x: layers.Subtract()([x, layers.ReLU()(x)])),
+    "Multiply": (2, lambda x: layers.Multiply()([x, layers.Activation("sigmoid")(x)])),
+    "Average": (2, lambda x: layers.Average()([x, layers.ReLU()(x)])),
+    "Maximum": (2, lambda x: layers.Maximum()([x, layers.Activation("tanh")(x)])),
+    "Minimum": (2, lambda x: layers.Minimum()([x, layers.Activation("tanh")(x)])),
+    "Concatenate": (2, lambda x: layers.Concatenate()([x, layers.ReLU()(x)])),
+    "ops.add": (2, lambda x: x + ops.tanh(x)),
+    "ops.subtract": (2, lambda x: x - ops.tanh(x)),
+    "ops.multiply": (2, lambda x: x * ops.sigmoid(x)),
+    "ops.concatenate": (2, lambda x: ops.concatenate([x, ops.tanh(x)], axis=-1)),
+}
+
+READ_BY = {
+    "Conv1D": (1, layers.Conv1D(4, 3)),
+    "Conv2D": (2, layers.Conv2D(4, 3, strides=2)),
+    "Conv3D": (3, layers.Conv3D(4, 3)),
+    "SeparableConv1D": (1, layers.SeparableConv1D(4, 3)),
+    "SeparableConv2D": (2, layers.SeparableConv2D(4, 3, depth_multiplier=2)),
+    "Dense": (2, layers.Dense(4)),
+    "Conv2D without bias": (2, layers.Conv2D(4, 3, use_bias=False)),
+    "1x1 Conv2D, same": (2, layers.Conv2D(4, 1, padding="same")),
+    "1x1 Conv2DTranspose": (2, layers.Conv2DTranspose(4, 1)),
+    "Flatten": (2, lambda x: layers.Dense(4)(layers.Flatten()(x))),
+    "GlobalAveragePooling": (2, lambda x: layers.Dense(4)(layers.GlobalAveragePooling2D()(x))),
+    "GlobalMaxPooling": (1, lambda x: layers.Dense(4)(layers.GlobalMaxPooling1D()(x))),
+    "ops.mean": (2, lambda x: layers.Dense(4)(ops.mean(x, axis=(1, 2)))),
+}
+
+# Here a constant that is not zero would show at a border, so that it has to stay.
+SHOWS_AT_BORDER = {
+    "Conv1D, causal": (1, layers.Conv1D(4, 3, padding="causal")),
+    "Conv2D, same": (2, layers.Conv2D(4, 3, padding="same")),
+    "SeparableConv2D, same": (2, layers.SeparableConv2D(4, 3, padding="same")),
+    "Conv1DTranspose": (1, layers.Conv1DTranspose(4, 3)),
+    "Conv2DTranspose": (2, layers.Conv2DTranspose(4, 3, strides=2)),
+    "Conv3DTranspose": (3, layers.Conv3DTranspose(4, 3)),
+    "ZeroPadding1D": (1, lambda x: layers.Conv1D(4, 3)(layers.ZeroPadding1D()(x))),
+    "ZeroPadding2D": (2, lambda x: layers.Conv2D(4, 3)(layers.ZeroPadding2D()(x))),
+    "ZeroPadding3D": (3, lambda x: layers.Conv3D(4, 3)(layers.ZeroPadding3D()(x))),
+}
+
+BARRIERS = {
+    "LayerNormalization": (2, layers.LayerNormalization(), "has no rule"),
+    "softmax": (2, layers.Activation("softmax"), "softmax"),
+    "Lambda": (2, layers.Lambda(lambda x: x + 1.0), "has no rule"),
+    "grouped Conv2D": (2, layers.Conv2D(6, 3, groups=2), "2 groups"),
+    "LSTM": (1, layers.LSTM(4), "has no rule"),
+}
+
+
+def network(rank, between, reader):
+    """Convolution 'cut' (6 filters), what is tested, and an output that reads everything."""
+    keras.utils.set_random_seed(7)
+    inputs = keras.Input((*SPACE[rank], 3))
+    x = reader(between(conv(rank, 6, name="cut")(inputs)))
+    x = x if len(x.shape) == 2 else layers.Flatten()(x)
+    model = keras.Model(inputs, layers.Dense(2, name="out")(x))
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        positive = "variance" in variable.path
+        value = random.normal(size=variable.shape) * 0.4
+        variable.assign(np.abs(value) + 0.5 if positive else value)
+    return model
+
+
+def silence(model, neurons, bias):
+    """Makes neurons of 'cut' constant: no incoming weights, this bias."""
+    layer = model.get_layer("cut")
+    kernel, biases = (keras.ops.convert_to_numpy(v).copy() for v in (layer.kernel, layer.bias))
+    kernel[..., neurons] = 0.0
+    biases[neurons] = bias
+    layer.kernel.assign(kernel)
+    layer.bias.assign(biases)
+
+
+def width(model):
+    return model.get_layer("cut").filters
+
+
+def fresh(rule):
+    """A layer of its own for every test."""
+    return type(rule).from_config(rule.get_config()) if isinstance(rule, layers.Layer) else rule
+
+
+@pytest.mark.parametrize("name", PASSED_BY)
+def test_constants_pass(name):
+    rank, between = PASSED_BY[name]
+    model = network(rank, fresh(between), layers.Dense(4))
+    silence(model, [1, 4], bias=0.7)
+    small, report = gss.slim(model, return_report=True)
+    assert width(small) == 4
+    assert report.max_difference <= 1e-5
+    assert small.count_params() < model.count_params()
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_constants_fold(name):
+    rank, reader = READ_BY[name]
+    model = network(rank, layers.ReLU(), fresh(reader))
+    silence(model, [0, 5], bias=0.7)
+    small, report = gss.slim(model, return_report=True)
+    assert width(small) == 4
+    assert report.max_difference <= 1e-5
+
+
+@pytest.mark.parametrize("name", SHOWS_AT_BORDER)
+def test_constants_at_a_border_stay_and_are_named(name):
+    rank, reader = SHOWS_AT_BORDER[name]
+    model = network(rank, layers.ReLU(), fresh(reader))
+    silence(model, [0, 5], bias=0.7)
+    small, report = gss.slim(model, return_report=True)
+    assert width(small) == 6
+    assert any("border" in reason for reason in report.kept.values())
+    silence(model, [0, 5], bias=-0.7)  # relu makes them zero, and zero is the border's own value
+    assert width(gss.slim(model)) == 4
+
+
+@pytest.mark.parametrize("name", BARRIERS)
+def test_barriers_leave_their_neighbours_whole(name):
+    rank, barrier, words = BARRIERS[name]
+    model = network(rank, barrier if name == "Lambda" else fresh(barrier), layers.Flatten())
+    silence(model, [0, 5], bias=0.7)
+    groups = gss.find_groups(model)
+    assert [(g.name, g.removable) for g in groups if g.name == "cut"] == [("cut", False)]
+    assert any(words in reason for reason in groups.skipped.values())
+    assert "cut" in groups.skipped

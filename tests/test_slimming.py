@@ -1,0 +1,177 @@
+"""`slim` on examples small enough to work out by hand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_gss as gss
+
+
+def read(variable):
+    return keras.ops.convert_to_numpy(variable)
+
+
+def mlp():
+    """3 -> 3 -> 2 -> 1, relu; neuron 1 of 'a' emits relu(2) whatever comes in."""
+    model = keras.Sequential(
+        [
+            keras.Input((3,), name="x"),
+            layers.Dense(3, "relu", name="a"),
+            layers.Dense(2, "relu", name="b"),
+            layers.Dense(1, name="c"),
+        ]
+    )
+    a, b, c = model.layers
+    a.set_weights([[[1.0, 0, 2], [0, 0, 0], [3, 0, 1]], [0.5, 2.0, 0.0]])
+    b.set_weights([[[1.0, 2], [10, 20], [3, 4]], [0.25, 0.5]])
+    c.set_weights([[[1.0], [1.0]], [0.0]])
+    return model
+
+
+def test_a_constant_is_folded_into_the_bias_behind_it():
+    small = gss.slim(mlp())
+    a, b, _ = small.layers
+    np.testing.assert_array_equal(read(a.kernel), [[1, 2], [0, 0], [3, 1]])
+    np.testing.assert_array_equal(read(a.bias), [0.5, 0.0])
+    np.testing.assert_array_equal(read(b.kernel), [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(read(b.bias), [0.25 + 2 * 10, 0.5 + 2 * 20])
+
+
+def test_what_dies_because_another_died_goes_too():
+    model = mlp()
+    model.layers[2].set_weights([[[1.0], [0.0]], [0.0]])  # nobody reads neuron 1 of 'b'
+    b = model.layers[1]
+    b.set_weights([[[1.0, 2], [10, 20], [0, 4]], [0.25, 0.5]])  # only it reads neuron 2 of 'a'
+    small = gss.slim(model)
+    assert [layer.units for layer in small.layers] == [1, 1, 1]
+    np.testing.assert_array_equal(read(small.layers[1].bias), [20.25])
+
+
+def test_a_layer_of_constants_keeps_one_neuron_that_nothing_reads():
+    model = mlp()
+    model.layers[0].set_weights([np.zeros((3, 3)), [1.0, 2.0, 0.0]])
+    small, report = gss.slim(model, return_report=True)
+    assert [layer.units for layer in small.layers] == [1, 1, 1]
+    np.testing.assert_array_equal(read(small.layers[2].kernel), [[0.0]])
+    np.testing.assert_array_equal(read(small.layers[2].bias), [21.25 + 42.5])
+    assert report.max_difference == 0
+    again = gss.slim(small)
+    assert again.get_config() == small.get_config()
+    for first, second in zip(small.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(read(first), read(second))
+
+
+@pytest.mark.parametrize("inputs", ["keep", "narrow", "select"])
+def test_unused_inputs(inputs):
+    model = mlp()
+    small, report = gss.slim(model, inputs=inputs, return_report=True)
+    assert report.input_features == {"x": (3, 2)}
+    assert small.input_shape == (None, 2 if inputs == "narrow" else 3)
+    x = np.arange(6.0, dtype="float32").reshape(2, 3)
+    y = read(small(x[:, [0, 2]] if inputs == "narrow" else x))
+    np.testing.assert_allclose(y, read(model(x)), rtol=1e-6)
+    assert gss.count(small).macs == {"keep": 12, "narrow": 10, "select": 10}[inputs]
+
+
+def test_input_that_is_no_rectangle_is_refused_by_name():
+    inputs = keras.Input((4, 4, 1), name="image")
+    model = keras.Model(inputs, layers.Dense(2)(layers.Reshape((16,))(inputs)))
+    kernel = np.ones((16, 2))
+    kernel[5] = 0
+    model.layers[-1].set_weights([kernel, np.zeros(2)])
+    with pytest.raises(ValueError, match="'image' form no rectangle"):
+        gss.slim(model, inputs="narrow")
+
+
+def test_shared_layer_folds_only_what_all_its_calls_bring():
+    left, right = keras.Input((2,)), keras.Input((2,))
+    a, b = layers.Dense(2, name="a"), layers.Dense(2, name="b")
+    shared = layers.Dense(1, name="shared")
+    model = keras.Model([left, right], [shared(a(left)), shared(b(right))])
+    dead = np.array([[0.0, 1.0], [0.0, 1.0]])
+    shared.set_weights([[[5.0], [1.0]], [0.0]])
+    a.set_weights([dead, [3.0, 0.0]])
+    b.set_weights([dead, [4.0, 0.0]])
+    assert gss.slim(model).get_layer("a").units == 2
+    b.set_weights([dead, [3.0, 0.0]])
+    small = gss.slim(model)
+    assert small.get_layer("a").units == small.get_layer("b").units == 1
+    np.testing.assert_array_equal(read(small.get_layer("shared").bias), [15.0])
+
+
+def test_batch_normalisation_with_zero_scale_is_a_constant():
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(1)]
+    )
+    dense, norm, out = model.layers
+    out.set_weights([[[1.0], [2.0], [3.0]], [0.0]])
+    norm.set_weights([[1.0, 0.0, 1.0], [0.0, 5.0, 0.0], np.zeros(3), np.ones(3)])
+    small = gss.slim(model)
+    assert small.layers[0].units == 2
+    assert small.layers[1].gamma.shape == (2,)
+    np.testing.assert_array_equal(read(small.layers[2].bias), [10.0])
+
+
+def test_bias_is_added_where_there_was_none():
+    model = mlp()
+    config = model.get_config()
+    next(entry for entry in config["layers"] if entry["config"]["name"] == "b")["config"][
+        "use_bias"
+    ] = False
+    bare = keras.Sequential.from_config(config)
+    for layer, source in zip(bare.layers, model.layers, strict=True):
+        layer.set_weights(source.get_weights()[: len(layer.weights)])
+    small = gss.slim(bare)
+    np.testing.assert_array_equal(read(small.layers[1].bias), [20.0, 40.0])
+
+
+def test_slim_drops_masks_and_penalties_and_keeps_the_users_own():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(
+                6,
+                kernel_regularizer=gss.RegularizerSum(
+                    [keras.regularizers.L2(1e-4), gss.GSSStructure(1e-6)]
+                ),
+                kernel_constraint="non_neg",
+            ),
+            layers.Dense(2, kernel_regularizer=gss.GSS212(1e-3)),
+        ]
+    )
+    small = gss.slim(gss.prune(model, gss.StdThreshold(0.1)))
+    assert "keras_gss" not in small.to_json()
+    assert isinstance(small.layers[0].kernel_regularizer, keras.regularizers.L2)
+    assert isinstance(small.layers[0].kernel_constraint, keras.constraints.NonNeg)
+    assert small.layers[1].kernel_regularizer is None
+
+
+def test_the_check_finds_a_wrong_cut(monkeypatch):
+    monkeypatch.setattr("keras_gss.graph.Liveness.folded", lambda self, edge: 0 * edge.sums[0])
+    with pytest.raises(RuntimeError, match="outputs differ"):
+        gss.slim(mlp())
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (keras.Sequential([layers.Dense(2)]), ValueError, "needs a built model"),
+        ("model.keras", TypeError, "expected a Keras 3"),
+        (layers.Dense(2), TypeError, "expected a Keras 3"),
+    ],
+)
+def test_bad_models_are_refused(model, error, words):
+    for call in (gss.slim, gss.count, gss.find_groups):
+        with pytest.raises(error, match=words):
+            call(model)
+
+
+def test_nan_weights_and_wrong_choices_are_refused_by_name():
+    model = mlp()
+    with pytest.raises(ValueError, match=r"`inputs`.*'cut'"):
+        gss.slim(model, inputs="cut")
+    model.layers[0].bias.assign([np.nan, 0.0, 0.0])
+    with pytest.raises(ValueError, match="a/bias.* 1 NaN"):
+        gss.slim(model)
