@@ -37,7 +37,9 @@ def main() -> int:
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="You are using a softmax over axis -1")
     if args.only is not None:
-        case = random_case(random.Random(args.only), size=args.size, seed=args.only, dtype=args.dtype)
+        case = random_case(
+            random.Random(args.only), size=args.size, seed=args.only, dtype=args.dtype
+        )
         print(case.source())
         check_case(case, more=True)
         print("passed")

@@ -393,4 +393,7 @@ class Oracle:
                     for root in np.unique(self.axis_roots(piece, name, axis)).tolist():
                         owned.setdefault(root, set()).add((id(piece), name, axis))
         made = [self.roots(units).tolist() for units in self.units.values()]
-        return {root: frozenset(owned[root]) for root in set(sum(made, [])) - {FIXED}}
+        return {
+            root: frozenset(owned[root])
+            for root in {root for roots in made for root in roots} - {FIXED}
+        }

@@ -277,7 +277,9 @@ class Builder:
     def conv_transpose(self, t: Tensor) -> Tensor:
         rank = len(t.shape) - 1
         size = tuple(self.dice.integer(1, 3) for _ in range(rank))
-        strides = tuple(self.dice.weighted({1: 2, 2: 1 if max(t.shape[:-1]) < 5 else 0}) for _ in size)
+        strides = tuple(
+            self.dice.weighted({1: 2, 2: 1 if max(t.shape[:-1]) < 5 else 0}) for _ in size
+        )
         if self.dice.chance(0.2):
             size = strides = (1,) * rank
         window = {
@@ -405,7 +407,9 @@ class Builder:
         return self.apply(kind, "mover", code, t, move=move, moved=moved, **info)
 
     def permute(self, t: Tensor, back=False) -> Tensor:
-        order = (*range(1, len(t.shape)), 0) if back else (len(t.shape) - 1, *range(len(t.shape) - 1))
+        order = (
+            (*range(1, len(t.shape)), 0) if back else (len(t.shape) - 1, *range(len(t.shape) - 1))
+        )
 
         def move(x):
             return np.transpose(x, order)
@@ -573,7 +577,11 @@ class Builder:
     def step(self, t: Tensor) -> Tensor:
         rank = len(t.shape) - 1
         table = {self.dense: 3 if rank else 8, self.elementwise: 5, self.norm: 4, self.residual: 3}
-        table |= {self.concatenate: 2, self.again: 2, self.barrier: 1 if self.dice.chance(0.4) else 0}
+        table |= {
+            self.concatenate: 2,
+            self.again: 2,
+            self.barrier: 1 if self.dice.chance(0.4) else 0,
+        }
         if self.depth < 2:
             table[self.nested] = 2
         if rank:
@@ -878,4 +886,6 @@ def random_case(rng, size: int | None = None, seed: int = -1, dtype: str | None 
     for piece in builder.program.pieces:
         for variable in piece.layer.weights if piece.layer is not None else ():
             variable.assign(piece.weights[variable.path.split("/")[-1]])
-    return Case(model, builder.program, oracle, dtype, planted, builder.lines, seed, builder.by_name)
+    return Case(
+        model, builder.program, oracle, dtype, planted, builder.lines, seed, builder.by_name
+    )

@@ -1,4 +1,4 @@
-"""Every layer kind with a rule, in one small network: zeroed neurons go, and nothing else changes."""
+"""Every layer kind with a rule, in one small network: dead neurons go, nothing else changes."""
 
 import keras
 import numpy as np
@@ -33,9 +33,9 @@ PASSED_BY = {
     "MaxPooling1D": (1, layers.MaxPooling1D()),
     "MaxPooling2D": (2, layers.MaxPooling2D(padding="same")),
     "MaxPooling3D": (3, layers.MaxPooling3D()),
-    "AveragePooling1D": (1, layers.AveragePooling1D()),
-    "AveragePooling2D": (2, layers.AveragePooling2D(padding="same")),
-    "AveragePooling3D": (3, layers.AveragePooling3D()),
+    "AveragePooling1D": (1, layers.AveragePooling1D(2)),
+    "AveragePooling2D": (2, layers.AveragePooling2D(2, padding="same")),
+    "AveragePooling3D": (3, layers.AveragePooling3D(2)),
     "UpSampling1D": (1, layers.UpSampling1D()),
     "UpSampling2D": (2, layers.UpSampling2D()),
     "UpSampling3D": (3, layers.UpSampling3D()),

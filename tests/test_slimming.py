@@ -104,7 +104,7 @@ def test_batch_normalisation_with_zero_scale_is_a_constant():
     model = keras.Sequential(
         [keras.Input((2,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(1)]
     )
-    dense, norm, out = model.layers
+    _, norm, out = model.layers
     out.set_weights([[[1.0], [2.0], [3.0]], [0.0]])
     norm.set_weights([[1.0, 0.0, 1.0], [0.0, 5.0, 0.0], np.zeros(3), np.ones(3)])
     small = gss.slim(model)
