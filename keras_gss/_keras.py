@@ -45,7 +45,7 @@ def leaf_layers(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, ker
 def owned_variables(layer: keras.Layer) -> dict[str, Any]:
     """Returns a layer's own variables by attribute name (`"kernel"`, `"bias"`, ...)."""
     own = {id(variable) for variable in layer.weights}
-    found = {}
+    found: dict[int, str] = {}
     for name, value in sorted(vars(layer).items()):
         if id(value) in own:
             found.setdefault(id(value), name.lstrip("_"))

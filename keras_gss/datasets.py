@@ -108,12 +108,16 @@ def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Ar
 def _tfds(name: str, split: str) -> Arrays:
     tfds = _require("tensorflow_datasets", "tensorflow-datasets", name)
     loaded = tfds.as_numpy(tfds.load(name, split=split, batch_size=-1))
-    return np.float32(loaded["image"]) / np.float32(255), np.int32(loaded["label"])
+    return _scaled(loaded["image"], 255), loaded["label"].astype(np.int32)
+
+
+def _scaled(images: np.ndarray, largest: int) -> np.ndarray:
+    return images.astype(np.float32) / np.float32(largest)
 
 
 def _digits(name: str, split: str) -> Arrays:
     digits = _require("sklearn.datasets", "scikit-learn", name).load_digits()
-    images, labels = np.float32(digits.images[..., None]) / np.float32(16), np.int32(digits.target)
+    images, labels = _scaled(digits.images[..., None], 16), digits.target.astype(np.int32)
     # not `seed`: which images make up the test split must not vary
     order = np.random.default_rng(0).permutation(len(images))
     test = len(images) // 5

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 from keras import layers, ops
-from liveness_oracle import Oracle
+from liveness_oracle import FIXED, Oracle
 
 CHANNEL_WEIGHTS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
@@ -778,6 +778,11 @@ def _plant(dice: Dice, oracle: Oracle) -> list[tuple[str, Piece, np.ndarray]]:
             )
             if how == "incoming of one branch" and len(members) < 2:
                 how = "incoming"
+            if roots[index] == FIXED:
+                if dice.chance(0.7):
+                    continue
+                how = "incoming of what must stay"
+                _zero_incoming(piece, own[[index]], own)
             if how in ("incoming", "incoming but tiny"):
                 for member, columns in members:
                     mine = oracle.units[id(member)]
@@ -791,7 +796,7 @@ def _plant(dice: Dice, oracle: Oracle) -> list[tuple[str, Piece, np.ndarray]]:
                     kernel[at] = 1e-30
             elif how == "incoming of one branch":
                 _zero_incoming(piece, own[[index]], own)
-            else:
+            elif roots[index] != FIXED:
                 for sink in linear:
                     rows = oracle.roots(oracle.sinks[id(sink)].rows[0]) == roots[index]
                     if not rows.any():
@@ -881,7 +886,7 @@ def random_case(rng, size: int | None = None, seed: int = -1, dtype: str | None 
         _random_weights(case_seed + attempt, builder.program.pieces, dtype)
         planted = _plant(dice, oracle)
         oracle.run()
-        if (oracle.folds() or dice.chance(0.2)) and (not oracle.rescued or dice.chance(0.1)):
+        if (oracle.folds() or dice.chance(0.1)) and (not oracle.rescued or dice.chance(0.1)):
             break
     for piece in builder.program.pieces:
         for variable in piece.layer.weights if piece.layer is not None else ():

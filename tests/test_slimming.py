@@ -12,6 +12,10 @@ def read(variable):
     return keras.ops.convert_to_numpy(variable)
 
 
+def put(layer, *values):
+    layer.set_weights([np.array(value, "float32") for value in values])
+
+
 def mlp():
     """3 -> 3 -> 2 -> 1, relu; neuron 1 of 'a' emits relu(2) whatever comes in."""
     model = keras.Sequential(
@@ -23,9 +27,9 @@ def mlp():
         ]
     )
     a, b, c = model.layers
-    a.set_weights([[[1.0, 0, 2], [0, 0, 0], [3, 0, 1]], [0.5, 2.0, 0.0]])
-    b.set_weights([[[1.0, 2], [10, 20], [3, 4]], [0.25, 0.5]])
-    c.set_weights([[[1.0], [1.0]], [0.0]])
+    put(a, [[1.0, 0, 2], [0, 0, 0], [3, 0, 1]], [0.5, 2.0, 0.0])
+    put(b, [[1.0, 2], [10, 20], [3, 4]], [0.25, 0.5])
+    put(c, [[1.0], [1.0]], [0.0])
     return model
 
 
@@ -40,9 +44,9 @@ def test_a_constant_is_folded_into_the_bias_behind_it():
 
 def test_what_dies_because_another_died_goes_too():
     model = mlp()
-    model.layers[2].set_weights([[[1.0], [0.0]], [0.0]])  # nobody reads neuron 1 of 'b'
+    put(model.layers[2], [[1.0], [0.0]], [0.0])  # nobody reads neuron 1 of 'b'
     b = model.layers[1]
-    b.set_weights([[[1.0, 2], [10, 20], [0, 4]], [0.25, 0.5]])  # only it reads neuron 2 of 'a'
+    put(b, [[1.0, 2], [10, 20], [0, 4]], [0.25, 0.5])  # only it reads neuron 2 of 'a'
     small = gss.slim(model)
     assert [layer.units for layer in small.layers] == [1, 1, 1]
     np.testing.assert_array_equal(read(small.layers[1].bias), [20.25])
@@ -50,7 +54,7 @@ def test_what_dies_because_another_died_goes_too():
 
 def test_a_layer_of_constants_keeps_one_neuron_that_nothing_reads():
     model = mlp()
-    model.layers[0].set_weights([np.zeros((3, 3)), [1.0, 2.0, 0.0]])
+    put(model.layers[0], np.zeros((3, 3)), [1.0, 2.0, 0.0])
     small, report = gss.slim(model, return_report=True)
     assert [layer.units for layer in small.layers] == [1, 1, 1]
     np.testing.assert_array_equal(read(small.layers[2].kernel), [[0.0]])
@@ -79,7 +83,7 @@ def test_input_that_is_no_rectangle_is_refused_by_name():
     model = keras.Model(inputs, layers.Dense(2)(layers.Reshape((16,))(inputs)))
     kernel = np.ones((16, 2))
     kernel[5] = 0
-    model.layers[-1].set_weights([kernel, np.zeros(2)])
+    put(model.layers[-1], kernel, np.zeros(2))
     with pytest.raises(ValueError, match="'image' form no rectangle"):
         gss.slim(model, inputs="narrow")
 
@@ -90,11 +94,11 @@ def test_shared_layer_folds_only_what_all_its_calls_bring():
     shared = layers.Dense(1, name="shared")
     model = keras.Model([left, right], [shared(a(left)), shared(b(right))])
     dead = np.array([[0.0, 1.0], [0.0, 1.0]])
-    shared.set_weights([[[5.0], [1.0]], [0.0]])
-    a.set_weights([dead, [3.0, 0.0]])
-    b.set_weights([dead, [4.0, 0.0]])
+    put(shared, [[5.0], [1.0]], [0.0])
+    put(a, dead, [3.0, 0.0])
+    put(b, dead, [4.0, 0.0])
     assert gss.slim(model).get_layer("a").units == 2
-    b.set_weights([dead, [3.0, 0.0]])
+    put(b, dead, [3.0, 0.0])
     small = gss.slim(model)
     assert small.get_layer("a").units == small.get_layer("b").units == 1
     np.testing.assert_array_equal(read(small.get_layer("shared").bias), [15.0])
@@ -105,8 +109,8 @@ def test_batch_normalisation_with_zero_scale_is_a_constant():
         [keras.Input((2,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(1)]
     )
     _, norm, out = model.layers
-    out.set_weights([[[1.0], [2.0], [3.0]], [0.0]])
-    norm.set_weights([[1.0, 0.0, 1.0], [0.0, 5.0, 0.0], np.zeros(3), np.ones(3)])
+    put(out, [[1.0], [2.0], [3.0]], [0.0])
+    put(norm, [1.0, 0.0, 1.0], [0.0, 5.0, 0.0], np.zeros(3), np.ones(3))
     small = gss.slim(model)
     assert small.layers[0].units == 2
     assert small.layers[1].gamma.shape == (2,)

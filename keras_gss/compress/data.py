@@ -82,7 +82,7 @@ def size_of(data: Data) -> int:
 def checksum(data: Data) -> str:
     """Returns a short text that two different data sets do not share."""
     arrays = [np.ascontiguousarray(array) for array in tree.flatten(data)]
-    crc = functools.reduce(lambda value, array: zlib.crc32(array, value), arrays, 0)
+    crc = functools.reduce(lambda value, array: zlib.crc32(array.data, value), arrays, 0)
     return f"{size_of(data)} samples {crc:08x}"
 
 

@@ -272,7 +272,7 @@ class _Checkpoint(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        entry = {"phase": self._phase.name, "epoch": epoch + 1}
+        entry: dict[str, Any] = {"phase": self._phase.name, "epoch": epoch + 1}
         entry.update({key: float(value) for key, value in logs.items()})
         entry["seconds"] = time.perf_counter() - self._started
         if not np.isfinite(entry["loss"]):

@@ -203,7 +203,8 @@ def compress(
 
     finetune = phase("finetune", finetune_epochs, order_seed=(seed, 2), decay=True)
     finetune = replace(finetune, weight_decay=settings["weight_decay"])
-    threshold, search = target, []
+    threshold: Any = target
+    search: list[dict[str, float]] = []
     if isinstance(target, AccuracyDrop):
         floor = accuracies["dense"] - target.drop
         features_too = regularizer is not None and regularizer.inputs

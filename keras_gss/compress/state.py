@@ -75,7 +75,7 @@ class RunDirectory:
         """Writes the state of a phase; the one before stays as `<name>.npz.previous`."""
         if self.path is None:
             return
-        content = {"meta": np.array(json.dumps({**meta, "lists": list(arrays)}))}
+        content: dict[str, Any] = {"meta": np.array(json.dumps({**meta, "lists": list(arrays)}))}
         for key, values in arrays.items():
             content.update({f"{key}/{i:05d}": value for i, value in enumerate(values)})
         self._replace(f"{name}.npz", lambda file: np.savez(file, **content), keep=True)

@@ -195,6 +195,15 @@ class Call:
             known.absorbs = known.absorbs and absorbs
         return np.where(varies, np.nan, emitted)
 
+    def padded(self, labels: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Returns constants, `(channels,)`, after zeros are put around them: only 0 stays one.
+
+        The others are noted: their neurons stay because of the border.
+        """
+        shown = ~np.isnan(value) & (value != 0)
+        self.trace.borders.append((self.path, labels[shown]))
+        return np.where(value == 0, 0.0, np.nan)
+
     def work(self, name: str, shape: tuple[int | None, ...]) -> None:
         """Counts a kernel's use at every position of a tensor of this spatial shape."""
         if any(size is None for size in shape):

@@ -14,6 +14,8 @@ from keras_gss.graph.records import Edge
 from keras_gss.graph.trace import Trace
 from keras_gss.graph.units import FIXED
 
+BORDER = "constant, but the layer's border would show their absence"
+
 
 @dataclass(frozen=True, eq=False)
 class Liveness:
@@ -129,5 +131,9 @@ def border_constants(live: Liveness) -> dict[str, tuple[int, str]]:
         constant = ~np.isnan(edge.value) & edge.blocked() & (roots[edge.inputs] != FIXED)
         count = int((constant & edge.nonzero[:, live.needed[edge.outputs]].any(1)).sum())
         if count:
-            found[edge.path] = (count, "constant, but the layer's border treats them differently")
+            found[edge.path] = (count, BORDER)
+    for path, labels in live.trace.borders:
+        count = int(live.needed[labels].sum())
+        if count:
+            found[path] = (count, BORDER)
     return found

@@ -39,6 +39,7 @@ class Trace:
     outputs: list[Signal] = field(default_factory=list)
     fresh: dict[int, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    borders: list[tuple[str, np.ndarray]] = field(default_factory=list)
     uncounted: dict[str, str] = field(default_factory=dict)
 
     def read(self, variable: Any) -> np.ndarray:

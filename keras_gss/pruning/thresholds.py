@@ -68,7 +68,7 @@ class Threshold:
         object.__setattr__(self, "also", tuple(self.also))
 
     def __repr__(self) -> str:
-        arguments = sorted(fields(self), key=lambda field: field.kw_only)
+        arguments = sorted(fields(self), key=lambda field: bool(field.kw_only))
         values = [(field.name, getattr(self, field.name), field.default) for field in arguments]
         given = [f"{name}={value!r}" for name, value, default in values if value != default]
         return f"{type(self).__name__}({', '.join(given)})"

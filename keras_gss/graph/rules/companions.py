@@ -32,7 +32,7 @@ def batch_normalization(call: Call) -> Signal | list[Signal]:
 
 
 @register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-def depthwise_convolution(call: Call) -> Signal:
+def depthwise_convolution(call: Call) -> Signal | list[Signal]:
     """`kernel` (..., channels, multiplier): output i * multiplier + m belongs to channel i."""
     layer = call.operation
     axis = channel_axis(layer)
@@ -46,9 +46,9 @@ def depthwise_convolution(call: Call) -> Signal:
         kernel = call.read("kernel")
         taps = tuple(range(kernel.ndim - 2))
         sums = kernel.sum(taps, dtype=np.float64).ravel()
-        value = np.repeat(value, layer.depth_multiplier)
         if pads(layer, call.x.shape):
-            value = np.where(value == 0, 0.0, np.nan)
+            value = call.padded(labels, value)
+        value = np.repeat(value, layer.depth_multiplier)
         empty = ~(kernel != 0).any(taps).ravel()
         bias = call.read("bias") if layer.use_bias else 0.0
         emitted = np.where(empty, 0.0, value * sums) + bias

@@ -11,7 +11,7 @@ from keras_gss.graph.rules.spatial import channel_axis, pads, spatial_shape
 
 
 @register_rule(layers.Dense)
-def dense(call: Call) -> Signal:
+def dense(call: Call) -> Signal | list[Signal]:
     """`kernel` (inputs, units): contracts the last axis."""
     call.work("kernel", call.x.shape[:-1])
     return _linear(call, axis=-1, kernel=(0, 1), width="units", absorbs=True)
@@ -30,7 +30,7 @@ def convolution(call: Call) -> Signal | list[Signal]:
 
 
 @register_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-def transposed_convolution(call: Call) -> Signal:
+def transposed_convolution(call: Call) -> Signal | list[Signal]:
     """`kernel` (..., filters, inputs): the number of taps that meet differs from place to place."""
     layer = call.operation
     call.work("kernel", spatial_shape(layer, call.x.shape))
@@ -39,7 +39,7 @@ def transposed_convolution(call: Call) -> Signal:
 
 
 @register_rule(layers.SeparableConv1D, layers.SeparableConv2D)
-def separable_convolution(call: Call) -> Signal:
+def separable_convolution(call: Call) -> Signal | list[Signal]:
     """A depthwise kernel (..., inputs, m), then a pointwise one (1, ..., inputs * m, filters)."""
     layer = call.operation
     axis = channel_axis(layer)

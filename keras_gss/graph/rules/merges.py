@@ -1,6 +1,7 @@
 """Several tensors into one, position by position: their channels share one fate."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -57,14 +58,14 @@ def binary_operation(call: Call) -> Signal | list[Signal]:
     if len(call.inputs) == 2:
         if kind in ("Divide", "TrueDivide"):
             return call.barrier("divides by a tensor")
-        function = {
+        merged = {
             "Add": lambda values: values[0] + values[1],
             "Subtract": lambda values: values[0] - values[1],
             "Multiply": _product,
             "Maximum": lambda values: np.maximum(*values),
             "Minimum": lambda values: np.minimum(*values),
         }[kind]
-        return _merge(call, function)
+        return _merge(call, merged)
     others = [a for a in arguments if not isinstance(a, Signal)]
     if any(np.size(keras.ops.convert_to_numpy(other)) > 1 for other in others):
         return call.barrier("combines channels with an array held in the graph")
@@ -84,12 +85,13 @@ def _product(values: list[np.ndarray]) -> np.ndarray:
     return product
 
 
-def _merge(call: Call, function: Callable[[list[np.ndarray]], np.ndarray]) -> Signal | list[Signal]:
+def _merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Signal]:
     """Ties the inputs position by position; one that is broadcast along channels stays whole."""
     shape = call.shapes[0]
     if any(len(signal.shape) != len(shape) for signal in call.inputs):
         return call.barrier("combines tensors of different ranks")
-    broadcast, tied = [], []
+    broadcast: list[np.ndarray] = []
+    tied: list[np.ndarray] = []
     varies = [any(s.labels.shape[axis] > 1 for s in call.inputs) for axis in range(len(shape))]
     for signal in call.inputs:
         spreads = any(

@@ -1,5 +1,7 @@
 """Pooling, padding, cropping, upsampling: what happens along space, channel by channel."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from keras import layers
 
@@ -75,7 +77,7 @@ def zero_padding(call: Call) -> Signal:
     axis = _layer_axis(call.operation)
     labels, value = call.along(call.x, axis)
     if call.shapes[0] != call.x.shape or None in call.x.shape:
-        value = np.where(value == 0, 0.0, np.nan)
+        value = call.padded(labels, value)
     return call.signal(call.spread(labels, axis), call.spread(value, axis))
 
 
@@ -101,7 +103,7 @@ def _layer_axis(layer: layers.Layer) -> int:
 
 
 @register_operations("MaxPool", "AveragePool")
-def pool_operation(call: Call) -> Signal:
+def pool_operation(call: Call) -> Signal | Iterable[Signal]:
     """`keras.ops.max_pool` and `average_pool`."""
     return keep_channels(call)
 
