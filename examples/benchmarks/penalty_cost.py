@@ -82,6 +82,7 @@ def main():
             batches((inputs, labels), BATCH, (0, 0), 0, arguments.epochs + 1),
             epochs=arguments.epochs + 1,
             steps_per_epoch=steps,
+            shuffle=False,
             callbacks=callbacks,
             verbose=0,
         )
