@@ -260,7 +260,9 @@ def _difference(
     inputs = random_inputs(model, _CHECK_BATCH)
     graph = _keras.graph_of(model)
     fewer = [
-        narrowed[id(tensor._keras_history.operation)](x) if narrowed else x
+        narrowed[id(tensor._keras_history.operation)](keras.ops.convert_to_tensor(x))
+        if narrowed
+        else x
         for tensor, x in zip(graph.inputs, tree.flatten(inputs), strict=True)
     ]
     expected = model(inputs, training=False)

@@ -138,21 +138,24 @@ def _concatenate(call: Call, axis: int) -> Signal | list[Signal]:
     labels = _side_by_side([s.labels for s in parts], [s.shape[axis] for s in parts], axis)
     value = _side_by_side([s.value for s in parts], [s.shape[axis] for s in parts], axis)
     out = call.signal(labels, value)
-    if out.labels.size > out.labels.shape[axis] and _joins_space(parts, axis):
+    if _joins_space(parts, axis, out.labels.size > out.labels.shape[axis]):
         # what is cut from one part alone would leave a ragged tensor
         return Signal(out.shape, call.collapse(out, (axis,)).labels, out.value)
     return out
 
 
-def _joins_space(parts: list[Signal], axis: int) -> bool:
-    """Tells whether some part carries the same units all along the axis."""
-    channels = any(signal.labels.shape[axis] > 1 for signal in parts)
-    return any(
-        signal.labels.shape[axis] == 1
-        and (signal.shape[axis] != 1 or not channels)
-        and (signal.labels != FIXED).any()
-        for signal in parts
-    )
+def _joins_space(parts: list[Signal], axis: int, elsewhere: bool) -> bool:
+    """Tells whether some part carries the same units all along the axis.
+
+    Where the axis has length 1, it is space if no part has channels there but some `elsewhere`.
+    """
+    movable = [part for part in parts if (part.labels != FIXED).any()]
+    if len(parts[0].shape) > 1 and any(
+        part.labels.shape[axis] < part.shape[axis] for part in movable
+    ):
+        return True
+    channels = any(part.labels.shape[axis] > 1 for part in parts)
+    return elsewhere and not channels and bool(movable)
 
 
 def _side_by_side(arrays: list[np.ndarray], sizes: list[int], axis: int) -> np.ndarray:
