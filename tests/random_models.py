@@ -222,7 +222,7 @@ class Builder:
         """Kernel size, strides, dilation and padding that fit the places of `t`."""
         dice, places = self.dice, t.shape[:-1]
         size = tuple(min(dice.weighted({2: 2, 1: 3, 3: 3}), n) for n in places)
-        padding = dice.weighted({"valid": 3, "same": 3, "causal": 1 if causal else 0})
+        padding = dice.weighted({"valid": 2, "same": 4, "causal": 1 if causal else 0})
         strides, dilation = (1,) * len(places), (1,) * len(places)
         if preserve:
             padding = "same"
@@ -576,7 +576,7 @@ class Builder:
 
     def step(self, t: Tensor) -> Tensor:
         rank = len(t.shape) - 1
-        table = {self.dense: 3 if rank else 8, self.elementwise: 5, self.norm: 4, self.residual: 3}
+        table = {self.dense: 3 if rank else 8, self.elementwise: 5, self.norm: 4, self.residual: 5}
         table |= {
             self.concatenate: 2,
             self.again: 2,
@@ -585,7 +585,7 @@ class Builder:
         if self.depth < 2:
             table[self.nested] = 2
         if rank:
-            table |= {self.conv: 8, self.conv_transpose: 2, self.pool: 2, self.pad: 2, self.crop: 1}
+            table |= {self.conv: 8, self.conv_transpose: 2, self.pool: 2, self.pad: 3, self.crop: 1}
             table |= {self.upsample: 1, self.squeeze_excite: 1, self.permute_there_and_back: 1}
         if rank in (1, 2):
             table |= {self.depthwise: 3, self.separable: 2}
@@ -618,10 +618,9 @@ class Builder:
         return t if self.dice.chance(0.05) else self.dense(t, self.dice.integer(1, 3))
 
     def model(self, inputs: list[Tensor], outputs: list[Tensor], name: str) -> keras.Model:
-        values = [t.value for t in inputs], [t.value for t in outputs]
-        if len(inputs) == 1 and len(outputs) == 1:
-            values = values[0][0], values[1][0]
-        elif self.dice.chance(0.2):
+        values = [[t.value for t in group] for group in (inputs, outputs)]
+        values = [group if len(group) > 1 else group[0] for group in values]
+        if len(inputs) + len(outputs) > 2 and self.dice.chance(0.2):
             self.by_name = True
             values = [
                 {t.value.name: t.value for t in inputs},
@@ -770,14 +769,12 @@ def _plant(dice: Dice, oracle: Oracle) -> list[tuple[str, Piece, np.ndarray]]:
                 {
                     "incoming": 5,
                     "outgoing": 3,
-                    "incoming of one branch": 2,
+                    "incoming of one branch": 8 if len(members) > 1 else 0,
                     "outgoing but one": 1,
                     "incoming but tiny": 1,
                     "only to the dead": 1,
                 }
             )
-            if how == "incoming of one branch" and len(members) < 2:
-                how = "incoming"
             if roots[index] == FIXED:
                 if dice.chance(0.7):
                     continue
