@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gss._keras import graph_of, leaf_layers
+from keras_gss._keras import dtype_of, input_structure, leaf_layers, library_of, nodes
 
 # TensorFlow's CPU kernels read beyond the data where a stack of strided convolutions comes down to
 # one position, and give another result each time: long enough an axis does not get there.
@@ -39,12 +39,12 @@ def random_inputs(model: keras.Model, batch: int, seed: int = 0) -> Any:
     def draw(tensor: Any) -> np.ndarray:
         first, *rest = tensor.shape
         shape = (first or batch, *(size or _FREE_AXIS for size in rest))
-        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        dtype = dtype_of(tensor)
         if dtype == "string":
             return np.full(shape, "a")
         if dtype == "bool":
             return rng.random(shape) < 0.5
-        rows = _embedding_rows(tensor)
+        rows = _embedding_rows(model, tensor)
         if rows or "int" in dtype:
             return rng.integers(0, rows or 2, shape).astype(dtype)
         values = rng.standard_normal(shape)
@@ -53,15 +53,10 @@ def random_inputs(model: keras.Model, batch: int, seed: int = 0) -> Any:
     return keras.tree.map_structure(draw, input_structure(model))
 
 
-def input_structure(model: keras.Model) -> Any:
-    """Returns a model's symbolic inputs in the structure (tensor, list, dict) its call expects."""
-    return graph_of(model).input
-
-
-def _embedding_rows(tensor: Any) -> int | None:
-    nodes = tensor._keras_history.operation._outbound_nodes
-    readers = [n.operation for n in nodes if isinstance(n.operation, keras.layers.Embedding)]
-    return min((layer.input_dim for layer in readers), default=None)
+def _embedding_rows(model: Any, tensor: Any) -> int | None:
+    readers = [node.layer for node in nodes(model) if any(x is tensor for x in node.inputs)]
+    embeddings = [r for r in readers if isinstance(r, library_of(model).layers.Embedding)]
+    return min((layer.input_dim for layer in embeddings), default=None)
 
 
 def max_difference(expected: Any, received: Any) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_choice, reject
-from keras_gss._keras import to_numpy
+from keras_gss._keras import Callback, to_numpy
 from keras_gss.count import count_values
 from keras_gss.graph import NeuronGroup, WeightSlice
 from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks, StdThreshold
@@ -15,7 +15,7 @@ from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
 from keras_gss.schedules import Schedule, multiplier_at
 
 
-class GroupSparsity(keras.callbacks.Callback):
+class GroupSparsity(Callback):
     """Binds a cross-layer penalty to the model in `fit`, schedules it, and logs what it does.
 
     A penalty passed here belongs to that `fit`: it is taken off when training ends, and files

@@ -135,7 +135,7 @@ def count(model: keras.Model) -> Count:
     266200
     """
     _keras.check_model(model, "count")
-    return count_values(model, {})
+    return count_values(_keras.without_wrappers(model), {})
 
 
 def count_values(model: keras.Model, values: Mapping[int, np.ndarray]) -> Count:

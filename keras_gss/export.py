@@ -11,8 +11,8 @@ from typing import Any
 import keras
 
 from keras_gss._checks import check_choice, check_flag
-from keras_gss._keras import check_model, leaf_layers, own_classes
-from keras_gss._probe import input_structure, max_difference, random_inputs, tolerance
+from keras_gss._keras import check_model, input_structure, leaf_layers, own_classes
+from keras_gss._probe import max_difference, random_inputs, tolerance
 
 FORMATS = ("tf_saved_model", "keras")
 _ENDPOINT = "serve"

@@ -90,6 +90,7 @@ def slim(
     """
     check_choice("inputs", inputs, ("keep", "narrow", "select"))
     _keras.check_model(model, "slim")
+    model = _keras.without_wrappers(model)
     found = trace(model)
     live = liveness(found, inputs=inputs != "keep")
     narrowed = {} if inputs == "keep" else _narrowed_inputs(model, live)
@@ -150,18 +151,12 @@ def _narrowed_inputs(model: keras.Model, live: Liveness) -> dict[int, _Narrowed]
 
 def _only_flattened(model: keras.Model, operation: Any) -> bool:
     """Tells whether every reader of a model input is a channels-last `Flatten`."""
-    nodes = [
-        node
-        for nodes in _keras.graph_of(model)._nodes_by_depth.values()
-        for node in nodes
-        if any(t._keras_history.operation is operation for t in node.input_tensors)
+    tensors = {id(source.tensor) for source in _keras.sources(model) if source.layer is operation}
+    readers = [
+        node.layer for node in _keras.nodes(model) if any(id(x) in tensors for x in node.inputs)
     ]
-    return all(
-        isinstance(node.operation, keras.layers.Flatten)
-        and node.operation.data_format == "channels_last"
-        for node in nodes
-        if not node.is_input
-    )
+    flatten = _keras.library_of(model).layers.Flatten
+    return all(isinstance(r, flatten) and r.data_format == "channels_last" for r in readers)
 
 
 def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> keras.Model:
@@ -212,20 +207,25 @@ def _plain(value: Any) -> Any:
 
 def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> keras.Model:
     """Puts the selection of the used input features in front of a narrowed model."""
-    graph = _keras.graph_of(model)
+    library = _keras.library_of(model)
+    sources = _keras.sources(model)
     fronts = [
-        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name)
-        for t in graph.inputs
+        library.Input(
+            batch_size=source.shape[0],
+            shape=source.shape[1:],
+            dtype=source.dtype,
+            name=source.layer.name,
+        )
+        for source in sources
     ]
     chosen = [
-        narrowed[id(t._keras_history.operation)](front)
-        for t, front in zip(graph.inputs, fronts, strict=True)
+        narrowed[id(source.layer)](front) for source, front in zip(sources, fronts, strict=True)
     ]
-    small = _keras.graph_of(small)
-    outputs = small.call(tree.pack_sequence_as(small._inputs_struct, chosen))
-    return keras.Model(
-        tree.pack_sequence_as(graph._inputs_struct, fronts), outputs, name=model.name
+    outputs = _keras.graph_of(small).call(
+        tree.pack_sequence_as(_keras.input_structure(small), chosen)
     )
+    structure = tree.pack_sequence_as(_keras.input_structure(model), fronts)
+    return library.Model(structure, outputs, name=model.name)
 
 
 def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> float | None:
@@ -258,26 +258,23 @@ def _difference(
 ) -> float | None:
     """Returns the relative difference of the outputs, None if the model alone differs by more."""
     inputs = random_inputs(model, _CHECK_BATCH)
-    graph = _keras.graph_of(model)
     fewer = [
-        narrowed[id(tensor._keras_history.operation)](keras.ops.convert_to_tensor(x))
-        if narrowed
-        else x
-        for tensor, x in zip(graph.inputs, tree.flatten(inputs), strict=True)
+        narrowed[id(source.layer)](keras.ops.convert_to_tensor(x)) if narrowed else x
+        for source, x in zip(_keras.sources(model), tree.flatten(inputs), strict=True)
     ]
     expected = model(inputs, training=False)
     again, scale = max_difference(expected, model(inputs, training=False))
     scale = scale or 1.0
     if again > noise * scale:
         return None
-    structure = _keras.graph_of(small)._inputs_struct
+    structure = _keras.input_structure(small)
     received = small(tree.pack_sequence_as(structure, fewer), training=False)
     return max_difference(expected, received)[0] / scale
 
 
 def _in_float64(model: keras.Model) -> keras.Model:
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        if "dtype" in config and isinstance(operation, keras.Layer):
+        if "dtype" in config and _keras.is_layer(operation):
             config["dtype"] = "float64"
         return config
 

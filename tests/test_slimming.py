@@ -179,3 +179,96 @@ def test_nan_weights_and_wrong_choices_are_refused_by_name():
     model.layers[0].bias.assign([np.nan, 0.0, 0.0])
     with pytest.raises(ValueError, match="a/bias.* 1 NaN"):
         gss.slim(model)
+
+
+def kill(layer, neuron, bias):
+    """Leaves one neuron of a layer nothing but its bias."""
+    kernel, biases = (read(w).copy() for w in (layer.kernel, layer.bias))
+    kernel[..., neuron], biases[neuron] = 0, bias
+    layer.set_weights([kernel, biases])
+
+
+def same_after(model, small):
+    x = np.random.default_rng(0).normal(size=(2, *(n or 5 for n in model.input_shape[1:])))
+    expected = read(model(x))
+    np.testing.assert_allclose(read(small(x)), expected, atol=1e-6 * np.abs(expected).max())
+    again = gss.slim(small)
+    assert again.get_config() == small.get_config()
+    for first, second in zip(small.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(read(first), read(second))
+
+
+def test_parts_joined_along_space_lose_a_channel_together():
+    x = keras.Input((4, 4, 2))
+    a, b = layers.Conv2D(3, 1, name="a"), layers.Conv2D(3, 1, name="b")
+    y = layers.Flatten()(layers.Concatenate(axis=1)([a(x), b(x)]))
+    model = keras.Model(x, layers.Dense(2)(y))
+    kill(a, 0, 0.5)  # channel 0 of 'b' lives
+    kill(a, 1, 0.5)
+    kill(b, 1, 2.0)
+    small = gss.slim(model)
+    assert small.get_layer("a").filters == small.get_layer("b").filters == 2
+    same_after(model, small)
+    for dead in (0, 2):
+        kill(a, dead, 0.5)
+    kill(b, 2, 1.0)
+    small = gss.slim(model)
+    assert small.get_layer("a").filters == small.get_layer("b").filters == 1
+    same_after(model, small)
+
+
+def test_what_an_earlier_cut_left_of_a_reshape_is_cut_no_further():
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(6),
+            layers.Reshape((3, 2)),
+            layers.Flatten(),
+            layers.Dense(1),
+        ]
+    )
+    for neuron in (1, 2, 3, 4, 5):  # 0, 2 and 4 share a channel, as do 1, 3 and 5
+        kill(model.layers[0], neuron, neuron)
+    small = gss.slim(model)
+    assert small.layers[0].units == 3
+    assert small.layers[1].target_shape == (3, 1)
+    same_after(model, small)
+
+
+def test_same_padding_of_an_unknown_size_may_pad():
+    x = keras.Input((None, None, 2))
+    first = layers.Conv2D(3, 1)
+    model = keras.Model(x, layers.Conv2D(2, 2, strides=2, padding="same")(first(x)))
+    kill(first, 1, 0.5)
+    small, report = gss.slim(model, return_report=True)
+    assert small.layers[1].filters == 3
+    assert "border" in " ".join(report.kept.values())
+
+
+def test_layers_and_models_shared_by_tensors_of_two_sizes_are_cut():
+    inner_input = keras.Input((None, None, 3))
+    conv = layers.Conv2D(4, 3, name="conv")
+    pooled = layers.GlobalAveragePooling2D()(conv(inner_input))
+    inner = keras.Model(inner_input, pooled, name="inner")
+    x = keras.Input((8, 8, 3))
+    first = layers.Conv2D(3, 1, name="first")
+    far, near = first(x), first(layers.AveragePooling2D(2)(x))
+    model = keras.Model(x, layers.Dense(2)(layers.Concatenate()([inner(far), inner(near)])))
+    kill(conv, 1, 0.7)
+    kill(first, 0, 0.5)
+    small = gss.slim(model)
+    assert small.get_layer("first").filters == 2
+    assert small.get_layer("inner").get_layer("conv").filters == 3
+    assert small.get_layer("inner").input_shape == (None, None, None, 2)
+    same_after(model, small)
+
+
+def test_several_inputs_narrow_each_its_own_way():
+    left, right = keras.Input((3,), name="left"), keras.Input((2,), name="right")
+    out = layers.Dense(1)
+    model = keras.Model([left, right], out(layers.Concatenate()([left, right])))
+    put(out, [[1.0], [0.0], [2.0], [3.0], [4.0]], [0.0])
+    small, report = gss.slim(model, inputs="narrow", return_report=True)
+    assert report.input_features == {"left": (3, 2), "right": (2, 2)}
+    a, b = np.array([[1.0, 5, 2]]), np.array([[3.0, 4]])
+    assert read(small([a[:, [0, 2]], b])).item() == read(model([a, b])).item() == 30

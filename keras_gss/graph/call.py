@@ -1,12 +1,12 @@
 """One call of one layer, as a rule sees it: the vocabulary that rules are written in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from keras import tree
 
+from keras_gss._keras import Node
 from keras_gss.graph.records import Edge, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
@@ -18,23 +18,25 @@ class Call:
     """One call of one layer or operation: what a rule reads and the steps it is written in.
 
     Attributes:
-        operation: the layer (or `keras.ops` operation) that is called.
+        operation: the layer (or `keras.ops` operation) that is called, its attributes under the
+            names of Keras 3 also where it is a layer of tf_keras.
+        layer: the same object as its model holds it.
         inputs: the signals of all tensor arguments, in order.
         args, kwargs: the call's arguments, signals standing for tensors.
         shapes: the shapes of the outputs, without the batch axis.
     """
 
-    def __init__(self, trace: "Trace", path: str, operation: Any, node: Any, lookup: Callable):
+    def __init__(self, trace: "Trace", path: str, node: Node, signals: Mapping[int, Signal]):
         self.trace = trace
         self.path = path
-        self.operation = operation
+        self.layer = node.layer
+        self.operation = node.operation
         self.args, self.kwargs = tree.map_structure(
-            lambda x: lookup(x) if isinstance(x, keras.KerasTensor) else x,
-            (list(node.arguments.args), dict(node.arguments.kwargs)),
+            lambda x: signals.get(id(x), x), (list(node.args), dict(node.kwargs))
         )
         flat = tree.flatten((self.args, self.kwargs))
         self.inputs = [x for x in flat if isinstance(x, Signal)]
-        self.batched = all(t.shape for t in (*node.input_tensors, *node.outputs))
+        self.batched = all(len(t.shape) for t in (*node.inputs, *node.outputs))
         self.shapes = [tuple(tensor.shape[1:]) for tensor in node.outputs]
 
     @property
@@ -76,10 +78,10 @@ class Call:
         Args:
             reason: continues the sentence "'dense' feeds 'lambda' (Lambda), ...".
         """
-        kind = type(self.operation).__name__
+        kind = type(self.layer).__name__
         for signal in self.inputs:
             self.trace.units.fix(
-                signal.labels, f"feeds '{self.operation.name}' ({kind}), which {reason}"
+                signal.labels, f"feeds '{self.layer.name}' ({kind}), which {reason}"
             )
         self.trace.skipped.setdefault(self.path, f"{kind} {reason}")
         return [
@@ -90,7 +92,7 @@ class Call:
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
         """Gives units at the same positions one fate."""
         self.trace.units.tie(
-            first, second, f"is tied by '{self.operation.name}' to channels that must stay"
+            first, second, f"is tied by '{self.layer.name}' to channels that must stay"
         )
 
     def collapse(self, signal: Signal, axes: tuple[int, ...]) -> Signal:
@@ -128,9 +130,9 @@ class Call:
     def units(self, count: int) -> np.ndarray:
         """Returns the layer's own neurons: new at its first call, the same at every later one."""
         fresh = self.trace.fresh
-        if id(self.operation) not in fresh:
-            fresh[id(self.operation)] = self.trace.units.fresh(count)
-        return fresh[id(self.operation)]
+        if id(self.layer) not in fresh:
+            fresh[id(self.layer)] = self.trace.units.fresh(count)
+        return fresh[id(self.layer)]
 
     def declare(self, name: str, axis: int, labels: np.ndarray, role: str = "companion") -> None:
         """Says which unit owns each position along one axis of the layer's variable `name`.
@@ -146,7 +148,7 @@ class Call:
         if variable is None:
             return
         axis %= len(variable.shape)
-        new = WeightAxis(self.path, self.operation, variable, axis, labels, role)
+        new = WeightAxis(self.path, self.layer, variable, axis, labels, role)
         old = self.trace.axes.setdefault((id(variable), axis), new)
         if old is not new:
             self.tie(old.labels, labels)
@@ -155,7 +157,7 @@ class Call:
         self, key: str, signal: Signal, compute: Callable[[tuple[int | None, ...]], Any]
     ) -> None:
         """Declares a config entry that follows the lengths of `signal`'s axes that remain."""
-        self.trace.resize(self.operation, key, signal, compute)
+        self.trace.resize(self.layer, key, signal, compute)
 
     def edge(
         self,
@@ -183,13 +185,13 @@ class Call:
         variable = self.variable(bias)
         absorbs = absorbs and (variable is not None or hasattr(self.operation, "use_bias"))
         edge = Edge(
-            self.path, self.operation, variable, labels, outputs, nonzero, sums, value, absorbs
+            self.path, self.layer, variable, labels, outputs, nonzero, sums, value, absorbs
         )
         varies = nonzero[edge.blocked()].any(0)
         emitted = np.nan_to_num(value) @ sums
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
-        known = self.trace.edges.setdefault(id(self.operation), edge)
+        known = self.trace.edges.setdefault(id(self.layer), edge)
         if known is not edge:
             known.value = np.where(known.value == value, value, np.nan)
             known.absorbs = known.absorbs and absorbs

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import keras
-
+from keras_gss import _keras
 from keras_gss.graph.call import Call
 from keras_gss.graph.records import Signal
 
@@ -19,7 +18,7 @@ def register_rule(*kinds: type) -> Callable[[Rule], Rule]:
     Rules are looked up by exact class, not by inheritance: a subclass may compute something else.
 
     Args:
-        *kinds: the layer classes that the decorated rule serves.
+        *kinds: the layer classes, of Keras 3 or tf_keras, that the decorated rule serves.
 
     Returns:
         A decorator for a function that takes a `keras_gss.graph.Call` and returns the output's
@@ -43,7 +42,7 @@ def register_rule(*kinds: type) -> Callable[[Rule], Rule]:
     ...     return call.like(value=float("nan"))
     """
     for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, keras.layers.Layer)):
+        if not (isinstance(kind, type) and _keras.is_layer_class(kind)):
             raise TypeError(f"`register_rule` expected layer classes. Received: {kind!r}")
 
     def register(rule: Rule) -> Rule:
@@ -65,7 +64,5 @@ def register_operations(*names: str) -> Callable[[Rule], Rule]:
 
 def rule_for(operation: Any) -> Rule | None:
     """Returns the rule of a layer or operation, or None."""
-    kind = type(operation)
-    if not isinstance(operation, keras.Layer) and kind.__module__.startswith("keras.src.ops"):
-        return _RULES.get(kind.__name__)
-    return _RULES.get(kind)
+    kinds = (_RULES.get(kind) for kind in _keras.kinds(operation))
+    return next((rule for rule in kinds if rule is not None), None)

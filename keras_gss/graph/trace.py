@@ -5,7 +5,7 @@ position provably holds. The rules of `keras_gss.graph.rules` say what one kind 
 signals; everything else (groups, liveness, counting, cutting) reads what the walk recorded.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,12 +76,10 @@ def trace(
         The `Trace`.
     """
     found = Trace(model, numeric, values or {})
-    graph = _keras.graph_of(model)
     signals = []
-    for tensor in graph.inputs:
-        operation = tensor._keras_history.operation
-        signal = _input_signal(found.units, tensor)
-        found.inputs.append((operation, signal))
+    for source in _keras.sources(model):
+        signal = _input_signal(found.units, source)
+        found.inputs.append((source.layer, signal))
         signals.append(signal)
     found.outputs = _walk(found, model, signals, "")
     for signal in found.outputs:
@@ -90,12 +88,12 @@ def trace(
     return found
 
 
-def _input_signal(units: Units, tensor: keras.KerasTensor) -> Signal:
-    shape = tuple(tensor.shape[1:])
+def _input_signal(units: Units, source: _keras.Source) -> Signal:
+    shape = source.shape[1:]
     sizes = [size or 1 for size in shape]
     if np.prod(sizes, dtype=np.int64) > _MAX_INPUT_FEATURES:
         sizes = [1] * (len(sizes) - 1) + sizes[-1:]
-    if keras.backend.is_float_dtype(tensor.dtype):
+    if keras.backend.is_float_dtype(source.dtype):
         labels = units.fresh(int(np.prod(sizes))).reshape(sizes)
     else:
         labels = np.full((1,) * len(shape), FIXED)
@@ -103,41 +101,34 @@ def _input_signal(units: Units, tensor: keras.KerasTensor) -> Signal:
 
 
 def _walk(found: Trace, model: keras.Model, inputs: list[Signal], prefix: str) -> list[Signal]:
-    graph = _keras.graph_of(model)
-    signals = {id(tensor): s for tensor, s in zip(graph.inputs, inputs, strict=True)}
-    for tensor, signal in zip(graph.inputs, inputs, strict=True):
-        batch, *declared = tensor.shape
+    signals = {}
+    for source, signal in zip(_keras.sources(model), inputs, strict=True):
+        signals[id(source.tensor)] = signal
+        batch, *declared = source.shape
 
         def resized(sizes: tuple, batch=batch, declared=declared) -> tuple:
             known = (None if old is None else new for old, new in zip(declared, sizes, strict=True))
             return (batch, *known)
 
-        found.resize(tensor._keras_history.operation, "batch_shape", signal, resized)
-    for node in _nodes(graph):
-        call = Call(
-            found, prefix + node.operation.name, node.operation, node, lambda t: signals[id(t)]
-        )
+        found.resize(source.layer, source.shape_key, signal, resized)
+    for node in _keras.nodes(model):
+        call = Call(found, prefix + node.layer.name, node, signals)
         outputs = _apply(call, prefix)
         found.signals.extend(outputs)
         for tensor, signal in zip(node.outputs, outputs, strict=True):
             signals[id(tensor)] = signal
-    return [signals[id(tensor)] for tensor in graph.outputs]
-
-
-def _nodes(graph: keras.Model) -> Iterator[Any]:
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        yield from (node for node in graph._nodes_by_depth[depth] if not node.is_input)
+    return [signals[id(tensor)] for tensor in _keras.outputs(model)]
 
 
 def _apply(call: Call, prefix: str) -> list[Signal]:
-    operation = call.operation
-    if _keras.is_graph(operation) and len(call.inputs) == len(_keras.graph_of(operation).inputs):
-        return _walk(call.trace, operation, call.inputs, f"{prefix}{operation.name}/")
+    operation, layer = call.operation, call.layer
+    if _keras.is_graph(layer) and len(call.inputs) == len(_keras.sources(layer)):
+        return _walk(call.trace, layer, call.inputs, f"{prefix}{layer.name}/")
     rule = rule_for(operation)
     if rule is None:
         return call.barrier(
             "has no rule: teach one with `gss.register_rule`"
-            if isinstance(operation, keras.Layer)
+            if _keras.is_layer(layer)
             else "is an operation without a rule"
         )
     if not call.batched:
@@ -156,4 +147,4 @@ def _fix_foreign_uses(found: Trace) -> None:
             owners.setdefault(id(variable), set()).add(id(layer))
     for axis in found.axes.values():
         if len(owners.get(id(axis.variable), ())) > 1:
-            found.units.fix(axis.labels, f"shares the weight '{axis.variable.path}' between layers")
+            found.units.fix(axis.labels, f"shares the weight '{_keras.path_of(axis.variable)}' between layers")

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_gss._checks import reject
+from keras_gss._keras import Callback
 
 
 @keras.saving.register_keras_serializable(package="keras_gss")
@@ -98,7 +99,7 @@ def fixed_zeros(model: keras.Model) -> list[tuple[Any, FixedZeros]]:
     return [(v, v.constraint) for v in model.weights if isinstance(v.constraint, FixedZeros)]
 
 
-class KeepZeros(keras.callbacks.Callback):
+class KeepZeros(Callback):
     """Keeps a pruned model's zeros under `use_ema=True`, where constraints alone do not.
 
     Keras averages the weights before it applies constraints, and writes the averages over the

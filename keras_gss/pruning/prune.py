@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_choice
-from keras_gss._keras import check_model, rebuild, to_numpy
+from keras_gss._keras import check_model, is_tf_keras, rebuild, to_numpy, without_wrappers
 from keras_gss.graph import find_groups
 from keras_gss.pruning.emptied import masked, names_of_emptied
 from keras_gss.pruning.masks import FixedZeros
@@ -57,6 +57,7 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
             f"has. Received: threshold={threshold!r}"
         )
     check_model(model, "prune")
+    model = without_wrappers(model)
     weights = list(weights_of(model))
     masks = threshold.masks(model, granularity)
     _check_masks(weights, masks)
@@ -70,7 +71,11 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
     zeroed = {key: value for key, value in masked(values, masks).items() if key in masks}
     pruned = rebuild(model, _fixing(weights, masks), zeroed)
     _check_fixed(weights, list(weights_of(pruned)), masks)
-    return pruned
+    if not is_tf_keras(pruned):
+        return pruned
+    from keras_gss.pruning.tfmot import wrap
+
+    return wrap(pruned)
 
 
 def _fixing(weights: list[Weight], masks: Masks) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_gss._keras import leaf_layers
+from keras_gss._keras import leaf_layers, path_of
 
 KERNELS = frozenset({"kernel", "depthwise", "pointwise", "recurrent"})
 # What has a constraint in Keras, and is neither a kernel nor a bias: left alone unless asked for.
@@ -51,7 +51,7 @@ def weights_of(model: keras.Model) -> Iterator[Weight]:
         for variable in layer.weights:
             if keras.backend.is_float_dtype(variable.dtype):
                 kind = kinds.get(id(variable), "")
-                name = variable.path.split(f"{layer.name}/", 1)[-1]
+                name = path_of(variable).split(f"{layer.name}/", 1)[-1]
                 yield Weight(f"{path}/{name}", layer, variable, kind)
 
 

@@ -1,10 +1,10 @@
 """Binding a cross-layer penalty to the kernels of a built model, and taking it off again.
 
-Keras asks the regularizer of every trainable variable for a scalar whenever it computes a loss.
+Keras 3 asks the regularizer of every trainable variable for a scalar whenever it computes a loss.
 `attach` puts a `_Bound` on each kernel that takes part: it returns the value of the user's own
 regularizer and adds the whole penalty if its kernel is, at that moment, the first trainable one
 of them. So the penalty counts once, also under shared layers and replicas, and freezing a layer
-never drops it.
+never drops it. A model of tf_keras gets the penalty as one loss of its own.
 """
 
 from typing import Any
@@ -80,7 +80,7 @@ def detach(model: keras.Model, declared: bool = False) -> None:
     >>> model.losses
     []
     """
-    if not isinstance(model, keras.Model):
+    if not _keras.is_model(model):
         raise reject("model", "a Keras model", model)
     attachment = attachment_of(model)
     if attachment is not None:
@@ -92,6 +92,9 @@ def detach(model: keras.Model, declared: bool = False) -> None:
 
 def attachment_of(model: keras.Model) -> "Attachment | None":
     """Returns what is attached to a model, or None."""
+    if _keras.is_tf_keras(model):
+        found = (getattr(v, _keras.SILENCED_BY, None) for v in model.weights)
+        return next((each for each in found if isinstance(each, Attachment)), None)
     bound = (v.regularizer for v in model.weights if isinstance(v.regularizer, _Bound))
     return next((regularizer.attachment for regularizer in bound), None)
 
@@ -130,15 +133,14 @@ class Attachment:
         self.multiplier: keras.Variable | None = None
         self._model = model
         self._changes: list[tuple[Any, str, Any, Any]] = []
+        self._loss: Any = None
         self._terms = [Term(model, penalty, groups) for penalty, groups in plan]
         for term in self._terms:
             term.hold(model)
         if regularizer is not None and lasting:
             self._declare(regularizer)
         kernels = {id(kernel): kernel for term in self._terms for kernel in term.kernels}
-        for kernel in kernels.values():
-            own = declarations.own_part(kernel.regularizer)
-            self._set(kernel, "regularizer", _Bound(self, kernel, own))
+        self._put_on(list(kernels.values()))
         _keras.forget_functions(model)
 
     def schedule(self, on: bool) -> None:
@@ -162,6 +164,11 @@ class Attachment:
         """Returns the present value of the penalties in closed form, a scalar tensor."""
         return _sum([term.penalty(self.multiplier) for term in self._terms])
 
+    def loss(self) -> Any:
+        """Returns all that a loss holds of the penalties at this moment."""
+        terms = [term for term in self._terms if term.owner() is not None]
+        return _sum([term.loss(self.multiplier) for term in terms])
+
     def loss_of(self, kernel: Any) -> list[Any]:
         """Returns the penalties that `kernel` has to add to the loss at this moment."""
         owned = [term for term in self._terms if term.owner() is kernel]
@@ -176,10 +183,22 @@ class Attachment:
         for owner, name, before, after in reversed(self._changes):
             if getattr(owner, name) is after:
                 setattr(owner, name, before)
+        if self._loss is not None:
+            _keras.remove_loss(self._model, self._loss)
         self.schedule(on=False)
         for variable in self.held_state():
             _keras.untrack_state(self._model, variable)
         _keras.forget_functions(self._model)
+
+    def _put_on(self, kernels: list[Any]) -> None:
+        if _keras.is_tf_keras(self._model):
+            for kernel in kernels:
+                self._set(kernel, _keras.SILENCED_BY, self)
+            self._loss = _keras.add_loss(self._model, self.loss)
+            return
+        for kernel in kernels:
+            own = declarations.own_part(kernel.regularizer)
+            self._set(kernel, "regularizer", _Bound(self, kernel, own))
 
     def _declare(self, regularizer: CrossLayerRegularizer) -> None:
         declared = set()
@@ -192,7 +211,7 @@ class Attachment:
                     self._set(piece.layer, name, declarations.joined(own, regularizer))
 
     def _set(self, owner: Any, name: str, after: Any) -> None:
-        self._changes.append((owner, name, getattr(owner, name), after))
+        self._changes.append((owner, name, getattr(owner, name, None), after))
         setattr(owner, name, after)
 
 

@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from keras_gss import _checks, norms
-from keras_gss._keras import in_symbolic_scope
+from keras_gss._keras import in_symbolic_scope, is_silenced
 from keras_gss.regularizers.neuron_sums import Magnitudes, neuron_sums
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ class CrossLayerRegularizer(keras.Regularizer):
         """Raises: one kernel alone does not determine the penalty.
 
         Returns:
-            Zero while Keras only infers shapes: `fit` does so before it knows its callbacks.
+            Zero while Keras only infers shapes (`fit` does so before it knows its callbacks), and
+            for a weight of a tf_keras model that has the whole penalty attached or taken off.
         """
-        if in_symbolic_scope():
+        if in_symbolic_scope() or is_silenced(x):
             return ops.zeros(())
         raise RuntimeError(
             f"{type(self).__name__} is declared but not bound to the groups of its model. Add "

@@ -6,7 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gss._keras import every_layer, owned_variables
+from keras_gss._keras import (
+    SILENCED_BY,
+    class_of,
+    every_layer,
+    is_tf_keras,
+    owned_variables,
+    regularizers_of,
+)
 from keras_gss.graph import WeightSlice
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
 
@@ -91,17 +98,22 @@ def without_declarations(config: Any) -> Any:
         return type(config)(without_declarations(each) for each in config)
     if not isinstance(config, dict):
         return config
-    kind = keras.saving.get_registered_object(config.get("registered_name") or "")
-    if isinstance(kind, type) and issubclass(kind, CrossLayerRegularizer | RegularizerSum):
-        own = own_part(keras.regularizers.get(config))
+    kind = class_of(config)
+    if kind is not None and issubclass(kind, CrossLayerRegularizer | RegularizerSum):
+        own = own_part(keras.saving.deserialize_keras_object(config))
         return None if own is None else keras.regularizers.serialize(own)
     return {key: without_declarations(value) for key, value in config.items()}
 
 
 def drop_all(model: keras.Model) -> None:
     """Takes every declared cross-layer penalty off a model's variables and layers, in place."""
-    for variable in model.weights:
-        variable.regularizer = own_part(variable.regularizer)
+    for variable, regularizer in list(regularizers_of(model)):
+        if declared_part(regularizer) is None:
+            continue
+        if is_tf_keras(model):
+            setattr(variable, SILENCED_BY, True)
+        else:
+            variable.regularizer = own_part(regularizer)
     for layer in every_layer(model):
         for name, value in list(vars(layer).items()):
             if name.endswith("_regularizer") and declared_part(value) is not None:

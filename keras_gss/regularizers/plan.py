@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_gss import _keras
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
 from keras_gss.regularizers.declared import declared_part
@@ -32,7 +33,7 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
         ValueError: if a penalty is passed and another one declared, if there is none at all, if
             the layers of one group declare different ones, or if one finds nothing to penalise.
     """
-    parts = ((variable, declared_part(variable.regularizer)) for variable in model.weights)
+    parts = ((v, declared_part(regularizer)) for v, regularizer in _keras.regularizers_of(model))
     declared = [(variable, penalty) for variable, penalty in parts if penalty is not None]
     if passed is None:
         return _declared_plan(model, declared)
@@ -45,7 +46,7 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
     for variable, penalty in declared:
         if _key(penalty) != _key(passed):
             raise ValueError(
-                f"'{variable.path}' declares {_text(penalty)}, and another penalty is passed: "
+                f"'{_keras.path_of(variable)}' declares {_text(penalty)}, and another penalty is passed: "
                 f"{_text(passed)}. Pass none to use what the layers declare, or take that off "
                 "with `keras_gss.detach(model, declared=True)`."
             )
@@ -111,7 +112,7 @@ def _check_places(declared: Declared, groups: NeuronGroups) -> None:
     for variable, penalty in declared:
         if id(variable) not in kernels:
             raise ValueError(
-                f"{_text(penalty)} is declared on '{variable.path}', which is no kernel that "
+                f"{_text(penalty)} is declared on '{_keras.path_of(variable)}', which is no kernel that "
                 "makes or reads neurons of a group: it would have no effect there. Remove it."
             )
 

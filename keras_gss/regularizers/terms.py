@@ -39,6 +39,7 @@ class Term:
         self._multipliers = regularizer.multipliers(groups, macs)
         slices = [s for group in groups for s in (*group.incoming, *group.outgoing)]
         self.kernels = list({id(s.weight): s.weight for s in slices}.values())
+        self._layers = {id(s.weight): s.layer for s in slices}
         self.held: HeldSelection | None = None
 
     def hold(self, model: keras.Model) -> None:
@@ -48,7 +49,8 @@ class Term:
 
     def owner(self) -> Any:
         """Returns the first kernel that is trainable at this moment, or None."""
-        return next((kernel for kernel in self.kernels if kernel.trainable), None)
+        trainable = (k for k in self.kernels if k.trainable and self._layers[id(k)].trainable)
+        return next(trainable, None)
 
     def penalty(self, multiplier: Any) -> Any:
         """Returns the penalty in closed form; `multiplier` is None or a schedule's variable."""

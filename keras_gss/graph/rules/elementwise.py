@@ -5,36 +5,36 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import activations, layers
+from keras import layers
 
+from keras_gss import _keras
 from keras_gss.graph.call import Call
 from keras_gss.graph.records import Signal
 from keras_gss.graph.registry import register_operations, register_rule, rule_for
 
 # Every activation of Keras that maps each number alone; softmax, log_softmax, glu and sparsemax
 # couple the channels and are left out.
-_ALONE = {
-    getattr(activations, name)
-    for name in (
+_ALONE = frozenset(
+    {
         *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu"),
         *("hard_tanh", "leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu"),
         *("sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus"),
         *("sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold"),
-    )
-}
+    }
+)
 
 
 def activate(call: Call, signal: Signal, activation: Any) -> Signal | list[Signal]:
     """Applies a layer's `activation` to its output signal; one that couples channels fixes it."""
-    if activation is None or activation is activations.linear:
+    if activation is None or _keras.activation_name(activation) == "linear":
         return signal
-    if activation in _ALONE:
+    if _keras.activation_name(activation) in _ALONE:
         return Signal(signal.shape, signal.labels, mapped(call, activation, signal.value))
-    if isinstance(activation, layers.Layer) and rule_for(activation) is map_layer:
+    if rule_for(activation) is map_layer:
         return Signal(signal.shape, signal.labels, mapped(call, activation.call, signal.value))
     name = getattr(activation, "__name__", None) or getattr(activation, "name", str(activation))
     reason = f"applies the activation '{name}', which is not known to act on each channel alone"
-    call.trace.units.fix(signal.labels, f"is made by '{call.operation.name}', which {reason}")
+    call.trace.units.fix(signal.labels, f"is made by '{call.layer.name}', which {reason}")
     return Signal(signal.shape, signal.labels, np.full_like(signal.value, np.nan))
 
 
@@ -51,7 +51,7 @@ def mapped(call: Call, function: Callable, value: np.ndarray) -> np.ndarray:
 def activation_layer(call: Call) -> Signal | list[Signal]:
     """The function decides: one that couples channels is a barrier."""
     function = call.operation.activation
-    if function in _ALONE or rule_for(function) is map_layer:
+    if _keras.activation_name(function) in _ALONE or rule_for(function) is map_layer:
         return activate(call, call.like(), function)
     name = getattr(function, "__name__", str(function))
     return call.barrier(f"applies '{name}', which is not known to act on each channel alone")

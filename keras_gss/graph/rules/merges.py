@@ -100,7 +100,7 @@ def _merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Si
         )
         (broadcast if spreads else tied).append(signal.labels)
     for labels in broadcast:
-        name = call.operation.name
+        name = call.layer.name
         call.trace.units.fix(labels, f"is broadcast over other channels by '{name}'")
     for labels in tied[1:]:
         call.tie(tied[0], labels)

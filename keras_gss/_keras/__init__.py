@@ -1,0 +1,95 @@
+"""The one place that tells Keras 3 from tf_keras, and that knows how they store a model.
+
+Everything else is handed an object of either and asks here. tf_keras is never imported for its own
+sake: whoever holds one of its objects has imported it.
+"""
+
+from keras_gss._keras.callback import Callback
+from keras_gss._keras.checks import check_model
+from keras_gss._keras.library import (
+    dtype_of,
+    is_layer,
+    is_layer_class,
+    is_model,
+    is_tf_keras,
+    library_of,
+    path_of,
+    to_numpy,
+)
+from keras_gss._keras.names import activation_name, kinds, layer_view
+from keras_gss._keras.rebuild import copy_values, own_classes, rebuild
+from keras_gss._keras.regularizers import (
+    SILENCED_BY,
+    class_of,
+    is_own_config,
+    is_silenced,
+    regularizers_of,
+)
+from keras_gss._keras.state import (
+    add_loss,
+    forget_functions,
+    in_symbolic_scope,
+    remove_loss,
+    track_state,
+    untrack_state,
+)
+from keras_gss._keras.walk import (
+    Node,
+    Source,
+    every_layer,
+    graph_of,
+    input_structure,
+    is_graph,
+    leaf_layers,
+    nodes,
+    operations,
+    outputs,
+    owned_variables,
+    sources,
+    unwrapped,
+)
+from keras_gss._keras.wrappers import without_wrappers
+
+__all__ = [
+    "SILENCED_BY",
+    "Callback",
+    "Node",
+    "Source",
+    "activation_name",
+    "add_loss",
+    "check_model",
+    "copy_values",
+    "class_of",
+    "dtype_of",
+    "every_layer",
+    "graph_of",
+    "forget_functions",
+    "in_symbolic_scope",
+    "input_structure",
+    "is_graph",
+    "is_layer",
+    "is_layer_class",
+    "is_model",
+    "is_own_config",
+    "is_silenced",
+    "is_tf_keras",
+    "kinds",
+    "layer_view",
+    "leaf_layers",
+    "library_of",
+    "nodes",
+    "operations",
+    "outputs",
+    "own_classes",
+    "owned_variables",
+    "path_of",
+    "rebuild",
+    "regularizers_of",
+    "remove_loss",
+    "sources",
+    "to_numpy",
+    "track_state",
+    "untrack_state",
+    "unwrapped",
+    "without_wrappers",
+]

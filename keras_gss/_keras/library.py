@@ -1,0 +1,67 @@
+"""Which library an object belongs to, and what the two call alike."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gss._keras.registry import register_with
+
+
+def tf_keras_if_imported() -> ModuleType | None:
+    """Returns the module `tf_keras` if this process has imported it; our classes are known to it.
+
+    Until it has been imported, nobody can hold one of its objects.
+    """
+    tf_keras = sys.modules.get("tf_keras")
+    if tf_keras is None or not hasattr(tf_keras, "layers"):  # it is being imported right now
+        return None
+    register_with(tf_keras)
+    return tf_keras
+
+
+def is_tf_keras(value: Any) -> bool:
+    """Tells whether a layer or model is one of tf_keras; never imports it."""
+    tf_keras = tf_keras_if_imported()
+    return tf_keras is not None and isinstance(value, tf_keras.layers.Layer)
+
+
+def library_of(model: Any) -> ModuleType:
+    """Returns the module, `keras` or `tf_keras`, whose classes go with a layer or model."""
+    return sys.modules["tf_keras"] if is_tf_keras(model) else keras
+
+
+def is_layer(value: Any) -> bool:
+    """Tells whether something is a layer (or model) of either library."""
+    return isinstance(value, keras.Layer) or is_tf_keras(value)
+
+
+def is_layer_class(kind: type) -> bool:
+    """Tells whether a class is one of layers, in either library."""
+    tf_keras = tf_keras_if_imported()
+    return issubclass(kind, keras.Layer) or (
+        tf_keras is not None and issubclass(kind, tf_keras.layers.Layer)
+    )
+
+
+def is_model(value: Any) -> bool:
+    """Tells whether something is a model of either library."""
+    return isinstance(value, library_of(value).Model)
+
+
+def path_of(variable: Any) -> str:
+    """Returns a variable's path, `"layer/kernel"`; a TensorFlow variable has a name only."""
+    return getattr(variable, "path", None) or variable.name.removesuffix(":0")
+
+
+def dtype_of(variable: Any) -> str:
+    """Returns the name of the dtype that a variable is stored in."""
+    return keras.backend.standardize_dtype(variable.dtype)
+
+
+def to_numpy(variable: Any) -> np.ndarray:
+    """Returns a variable's value as a NumPy array of a dtype that NumPy itself can compute with."""
+    value = keras.ops.convert_to_numpy(variable)
+    return value.astype(np.float32) if value.dtype.kind == "V" or value.itemsize == 2 else value

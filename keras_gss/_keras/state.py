@@ -1,0 +1,79 @@
+"""What a model holds while it trains: traced functions, and variables that files leave out."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+
+from keras_gss._keras.library import is_tf_keras
+
+
+def in_symbolic_scope() -> bool:
+    """Tells whether Keras only infers shapes and dtypes now, as `fit` does before it trains."""
+    return keras.src.backend.common.symbolic_scope.in_symbolic_scope()
+
+
+class _State:
+    """Looks to Keras like a seed generator: it owns one variable, called `state`."""
+
+    def __init__(self, state: keras.Variable) -> None:
+        self.state = state
+
+
+def track_state(model: Any, value: Any, name: str) -> keras.Variable:
+    """Gives a model a variable that its traced functions read and write, but files don't hold.
+
+    Keras 3 passes the states of a model's seed generators in and out of every traced step (JAX
+    freezes any variable it is not told of), and leaves them out of `weights` and saved files. A
+    traced step of tf_keras refers to any variable.
+
+    Args:
+        model: the model that owns the variable from now on.
+        value: its initial value, an array or a number.
+        name: its name.
+
+    Returns:
+        A variable that is not trainable; in a step replicated by `tf.distribute`, every replica
+        has to assign the same value to it.
+    """
+    with _strategy_scope(model):
+        state = keras.Variable(
+            value, trainable=False, autocast=False, aggregation="only_first_replica", name=name
+        )
+    if not is_tf_keras(model):
+        model._seed_generators.append(_State(state))
+    return state
+
+
+def untrack_state(model: Any, state: keras.Variable) -> None:
+    """Takes back one `track_state`."""
+    if not is_tf_keras(model):
+        model._seed_generators[:] = [s for s in model._seed_generators if s.state is not state]
+
+
+def add_loss(model: Any, loss: Callable[[], Any]) -> Any:
+    """Adds a loss to a tf_keras model, which computes it anew at every step.
+
+    Returns:
+        What `remove_loss` takes back.
+    """
+    model.add_loss(loss)
+    return model._callable_losses[-1]
+
+
+def remove_loss(model: Any, added: Any) -> None:
+    """Takes back one `add_loss`."""
+    model._callable_losses[:] = [loss for loss in model._callable_losses if loss is not added]
+
+
+def forget_functions(model: Any) -> None:
+    """Makes a model trace its training and test step anew: a traced one keeps the old losses."""
+    model.train_function = None
+    model.test_function = None
+
+
+def _strategy_scope(model: Any) -> AbstractContextManager[Any]:
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy.scope()
+    return nullcontext()
