@@ -2,6 +2,7 @@
 
 from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress import AccuracyDrop, compress
+from keras_gss.convert import to_tf_keras
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
@@ -62,4 +63,5 @@ __all__ = [
     "prune",
     "register_rule",
     "slim",
+    "to_tf_keras",
 ]

@@ -16,7 +16,7 @@ from keras_gss._keras.library import (
     path_of,
     to_numpy,
 )
-from keras_gss._keras.names import activation_name, kinds, layer_view
+from keras_gss._keras.names import activation_name, kinds, layer_view, tensorflow_function
 from keras_gss._keras.rebuild import copy_values, own_classes, rebuild
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
@@ -87,6 +87,7 @@ __all__ = [
     "regularizers_of",
     "remove_loss",
     "sources",
+    "tensorflow_function",
     "to_numpy",
     "track_state",
     "untrack_state",

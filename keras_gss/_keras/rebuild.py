@@ -72,6 +72,8 @@ def copy_values(
     values, added = values or {}, added or {}
     sources = dict(leaf_layers(old))
     for path, layer in leaf_layers(new):
+        if not layer.weights:
+            continue
         source = sources[path]
         old_variables, new_variables = source.weights, layer.weights
         if len(old_variables) == len(new_variables):
