@@ -14,6 +14,7 @@ from keras_gss._keras.library import (
     is_tf_keras,
     library_of,
     path_of,
+    tf_keras_if_imported,
     to_numpy,
 )
 from keras_gss._keras.names import activation_name, kinds, layer_view, tensorflow_function
@@ -41,6 +42,7 @@ from keras_gss._keras.walk import (
     input_structure,
     is_graph,
     leaf_layers,
+    maker,
     nodes,
     operations,
     outputs,
@@ -77,6 +79,7 @@ __all__ = [
     "layer_view",
     "leaf_layers",
     "library_of",
+    "maker",
     "nodes",
     "operations",
     "outputs",
@@ -88,6 +91,7 @@ __all__ = [
     "remove_loss",
     "sources",
     "tensorflow_function",
+    "tf_keras_if_imported",
     "to_numpy",
     "track_state",
     "untrack_state",
