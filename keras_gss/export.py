@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_gss._checks import check_choice, check_flag
-from keras_gss._keras import check_model, input_structure, leaf_layers, own_classes
+from keras_gss._keras import check_model, input_structure, leaf_layers, own_objects
 from keras_gss._probe import max_difference, random_inputs, tolerance
 
 FORMATS = ("tf_saved_model", "keras")
@@ -166,7 +166,7 @@ def _compare(model: keras.Model, reloaded: Callable[[Any], Any], path: str | os.
 def _load_keras(path: Path, model: keras.Model) -> Callable[[Any], Any]:
     # safe_mode guards against strangers' files; this one was written a moment ago.
     loaded = keras.models.load_model(
-        path, custom_objects=own_classes(model), compile=False, safe_mode=False
+        path, custom_objects=own_objects(model), compile=False, safe_mode=False
     )
     return lambda inputs: loaded(inputs, training=False)
 
