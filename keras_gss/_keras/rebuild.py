@@ -76,7 +76,7 @@ def own_objects(model: Any) -> dict[str, Any]:
     return found
 
 
-def _class_and_config(model: Any) -> tuple[type, dict[str, Any]]:
+def _class_and_config(model: Any) -> tuple[Any, dict[str, Any]]:
     """Returns what a model is built anew from: its own class if that can be, or a plain one."""
     kind = type(model)
     if is_tf_keras(model):
