@@ -18,7 +18,7 @@ from keras_gss._keras import (
     is_tf_keras,
     leaf_layers,
     library_of,
-    own_classes,
+    own_objects,
     sources,
     without_wrappers,
 )
@@ -178,7 +178,7 @@ def _compare(model: keras.Model, reloaded: Callable[[Any], Any], path: str | os.
 def _load_keras(path: Path, model: keras.Model) -> Callable[[Any], Any]:
     # safe_mode guards against strangers' files; this one was written a moment ago.
     loaded = library_of(model).models.load_model(
-        path, custom_objects=own_classes(model), compile=False, safe_mode=False
+        path, custom_objects=own_objects(model), compile=False, safe_mode=False
     )
     return lambda inputs: loaded(inputs, training=False)
 

@@ -14,6 +14,7 @@ from keras_gss._probe import max_difference, random_inputs, tolerance
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import border_constants
+from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
 
 _CHECK_BATCH = 4
 
@@ -181,7 +182,7 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
         resized.setdefault(operation, {})[key] = resize.compute(sizes)
 
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        config = {key: _plain(value) for key, value in config.items()}
+        config = _plain(config)
         config.update(resized.get(id(operation), {}))
         if (id(operation), "bias") in added:
             config["use_bias"] = True
@@ -197,12 +198,36 @@ def _zeroed(value: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
     return value * along.reshape(shape) if positions.any() else value
 
 
-def _plain(value: Any) -> Any:
-    """Replaces a serialised object of this library by the user's own that it wraps, or None."""
-    if not (isinstance(value, dict) and str(value.get("registered_name")).startswith("keras_gss>")):
-        return value
-    inside = value["config"].get("regularizers") or [value["config"].get("wrapped")]
-    return next((own for own in map(_plain, inside) if own is not None), None)
+def _plain(config: Any) -> Any:
+    """Replaces masks and penalties of this library in a config by the user's own beside them."""
+    if isinstance(config, list | tuple):
+        return type(config)(_plain(each) for each in config)
+    if not isinstance(config, dict):
+        return config
+    kind = _keras.class_of(config)
+    if kind is not None and issubclass(kind, CrossLayerRegularizer):
+        return None
+    if not _keras.is_own_config(config):
+        return {key: _plain(value) for key, value in config.items()}
+    held = config["config"]
+    inside = (_plain(each) for each in held.get("regularizers", [held.get("wrapped")]))
+    return _in_one([own for own in inside if own is not None])
+
+
+def _in_one(configs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns one serialised regularizer that equals several: a weight cannot have more."""
+    if len(configs) < 2:
+        return configs[0] if configs else None
+    if all(each["class_name"] in ("L1", "L2", "L1L2") for each in configs):
+        factors = {key: sum(c["config"].get(key, 0.0) for c in configs) for key in ("l1", "l2")}
+        return {**configs[0], "class_name": "L1L2", "config": factors}
+    first, *others = (each["class_name"] for each in configs)
+    warnings.warn(
+        f"A weight declares {first} beside {', '.join(others)}. An ordinary layer holds one "
+        f"regularizer, so the slim model keeps {first} only; it matters if you train it on.",
+        stacklevel=2,
+    )
+    return configs[0]
 
 
 def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> keras.Model:

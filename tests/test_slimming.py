@@ -152,6 +152,40 @@ def test_slim_drops_masks_and_penalties_and_keeps_the_users_own():
     assert small.layers[1].kernel_regularizer is None
 
 
+@keras.saving.register_keras_serializable("test_slimming")
+class MyPenalty(gss.CrossLayerRegularizer):
+    def terms(self, groups):
+        return [keras.ops.zeros(()) for _ in groups]
+
+
+def with_regularizer(*own):
+    both = gss.RegularizerSum([*own, gss.GSSStructure(1e-6)])
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(6, kernel_regularizer=both), layers.Dense(2)]
+    )
+
+
+def test_several_regularizers_of_the_users_become_one():
+    l1, l2 = keras.regularizers.L1(0.01), keras.regularizers.L2(0.25)
+    small = gss.slim(with_regularizer(l1, l2, keras.regularizers.L1L2(0.5, 0.5)))
+    merged = small.layers[0].kernel_regularizer
+    assert type(merged) is keras.regularizers.L1L2
+    assert (merged.l1, merged.l2) == pytest.approx((0.51, 0.75))
+    assert "keras_gss" not in small.to_json()
+    with pytest.warns(UserWarning, match="keeps Orthogonal.* only"):
+        small = gss.slim(with_regularizer(keras.regularizers.OrthogonalRegularizer(), l2))
+    assert isinstance(small.layers[0].kernel_regularizer, keras.regularizers.OrthogonalRegularizer)
+
+
+def test_penalties_of_ones_own_and_in_nested_layers_are_dropped_too():
+    hidden = layers.Dense(6, kernel_regularizer=MyPenalty(1e-6))
+    inner = layers.Dense(2, kernel_regularizer=gss.GSSStructure(1e-6))
+    model = keras.Sequential([keras.Input((3, 4)), hidden, layers.TimeDistributed(inner)])
+    small = gss.slim(model)
+    assert small.layers[0].kernel_regularizer is None
+    assert small.layers[1].layer.kernel_regularizer is None
+
+
 def test_the_check_finds_a_wrong_cut(monkeypatch):
     monkeypatch.setattr("keras_gss.graph.Liveness.folded", lambda self, edge: 0 * edge.sums[0])
     with pytest.raises(RuntimeError, match="outputs differ"):

@@ -18,7 +18,7 @@ from keras_gss._keras.library import (
     to_numpy,
 )
 from keras_gss._keras.names import activation_name, kinds, layer_view, tensorflow_function
-from keras_gss._keras.rebuild import copy_values, own_classes, rebuild
+from keras_gss._keras.rebuild import copy_values, own_objects, rebuild
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
     class_of,
@@ -83,7 +83,7 @@ __all__ = [
     "nodes",
     "operations",
     "outputs",
-    "own_classes",
+    "own_objects",
     "owned_variables",
     "path_of",
     "rebuild",

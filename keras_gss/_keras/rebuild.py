@@ -1,13 +1,18 @@
 """Building a model anew from its config."""
 
 import copy
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_gss._keras.library import is_tf_keras, library_of
-from keras_gss._keras.walk import is_graph, leaf_layers, operations, owned_variables
+from keras_gss._keras.library import is_layer, is_tf_keras, library_of
+from keras_gss._keras.walk import every_layer, is_graph, leaf_layers, operations, owned_variables
+
+_LIBRARIES = ("keras.", "tf_keras.")
 
 Edit = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
@@ -20,6 +25,9 @@ def rebuild(
 ) -> Any:
     """Builds a model anew from its config: same class, names and sharing, uncompiled.
 
+    Functions and lambdas of the user are handed on as they are, not through their config. A model
+    of a class that takes other arguments than Keras' own becomes a plain one, with a warning.
+
     Args:
         model: a built Sequential or functional model; it is not changed.
         edit: called as `edit(operation, config)` once for every layer and operation that is no
@@ -30,36 +38,110 @@ def rebuild(
     Returns:
         The new model.
     """
-    config = copy.deepcopy(model.get_config())
-    _edit_config(model, config, edit or (lambda operation, own: own))
-    with library_of(model).saving.custom_object_scope(own_classes(model)):
-        new = type(model).from_config(config)
+    kind, config = _class_and_config(model)
+    if kind is not type(model):
+        warnings.warn(
+            f"'{model.name}' cannot be built anew as {type(model).__name__}, whose constructor "
+            f"takes other arguments than keras.{kind.__name__}. The new model is a plain one: it "
+            f"computes the same, and trains without what {type(model).__name__} defines.",
+            stacklevel=3,
+        )
+    functions: dict[str, Callable] = {}
+    _edit_config(model, config, edit or (lambda operation, own: own), functions)
+    with library_of(model).saving.custom_object_scope({**own_objects(model), **functions}):
+        new = kind.from_config(config)
     if not new.built:
         new.build(model.input_shape)
     copy_values(model, new, values, added)
     return new
 
 
-def own_classes(model: Any) -> dict[str, type]:
-    """Returns the user's classes in a model by name: Keras finds only registered ones by itself."""
-    kinds = {type(layer) for _, layer in leaf_layers(model)}
-    builtin = ("keras.", "tf_keras.")
-    return {kind.__name__: kind for kind in kinds if not kind.__module__.startswith(builtin)}
+def own_objects(model: Any) -> dict[str, Any]:
+    """Returns the user's classes and functions in a model: Keras finds only registered ones.
+
+    They are, by name, the classes of layers and nested models and of their regularizers,
+    constraints and initializers, and the functions that layers hold.
+    """
+    parts = (keras.Regularizer, keras.constraints.Constraint, keras.initializers.Initializer)
+    found: dict[str, Any] = {}
+    pending = [*every_layer(model), *(layer for _, layer in leaf_layers(model))]
+    while pending:
+        value = pending.pop()
+        if not type(value).__module__.startswith(_LIBRARIES):
+            found[type(value).__name__] = type(value)
+        for held in vars(value).values():
+            inner = held if isinstance(held, list | tuple) else [held]
+            pending += [each for each in inner if isinstance(each, parts)]
+            found.update({each.__name__: each for each in inner if inspect.isfunction(each)})
+    return found
 
 
-def _edit_config(model: Any, config: dict[str, Any], edit: Edit) -> None:
+def _class_and_config(model: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns what a model is built anew from: its own class if that can be, or a plain one."""
+    kind = type(model)
+    if is_tf_keras(model):
+        return kind, copy.deepcopy(model.get_config())
+    if isinstance(model, keras.Sequential):
+        takes = inspect.getfullargspec(kind.__init__)
+        if "layers" in takes.args or takes.varargs:
+            return kind, copy.deepcopy(model.get_config())
+        layers = [keras.saving.serialize_keras_object(each) for each in operations(model)]
+        return keras.Sequential, copy.deepcopy({"name": model.name, "layers": layers})
+    if keras.src.models.functional.functional_like_constructor(kind):
+        return kind, copy.deepcopy(model.get_config())
+    plain = keras.Model(model._inputs_struct, model._outputs_struct, name=model.name)
+    return keras.Model, copy.deepcopy(plain.get_config())
+
+
+def _edit_config(
+    model: Any, config: dict[str, Any], edit: Edit, functions: dict[str, Callable]
+) -> None:
     by_name = {operation.name: operation for operation in operations(model)}
     config.pop("build_input_shape", None)
     for entry in config["layers"]:
         entry.pop("build_config", None)
         operation = by_name[entry["config"]["name"]]
         if is_graph(operation):
-            _edit_config(operation, entry["config"], edit)
+            kind, own = _class_and_config(operation)
+            if kind is not type(operation):
+                plain = {"module": "keras", "class_name": kind.__name__, "registered_name": None}
+                entry.update(plain, config=own)
+            _edit_config(operation, entry["config"], edit, functions)
         else:
+            _by_reference(operation, entry["config"], functions)
             entry["config"] = edit(operation, entry["config"])
             if is_tf_keras(operation) and type(operation).__name__ != "InputLayer":
                 # A first layer repeats its model's input shape, which the InputLayer tells.
                 entry["config"].pop("batch_input_shape", None)
+
+
+def _by_reference(layer: Any, config: dict[str, Any], functions: dict[str, Callable]) -> None:
+    """Puts a layer's functions into `functions` under a name that its config then refers to.
+
+    A config holds a lambda as bytecode, which loads only in an unsafe mode and without the names
+    it uses, and of any other function the name, which Keras finds only if it is registered.
+    """
+    for key, value in config.items():
+        live = getattr(layer, key, None)
+        if is_layer(live) and isinstance(value, dict):
+            _by_reference(live, value["config"], functions)
+        elif _is_users_function(live):
+            name = f"keras_gss function {len(functions)}"
+            functions[name] = live
+            if "function_type" in config:  # a Lambda layer of tf_keras
+                config.update({key: name, "function_type": "function"})
+                continue
+            config[key] = {
+                "module": "builtins",
+                "class_name": "function",
+                "config": name,
+                "registered_name": name,
+            }
+
+
+def _is_users_function(value: Any) -> bool:
+    own = not str(getattr(value, "__module__", "")).startswith(_LIBRARIES)
+    return own and callable(value) and not hasattr(value, "get_config")
 
 
 def copy_values(

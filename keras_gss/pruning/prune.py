@@ -117,12 +117,21 @@ def _check_masks(weights: list[Weight], masks: Masks) -> None:
                 f"`threshold.masks` must give '{weight.path}' a boolean array of shape {shape}. "
                 f"Received: {np.asarray(mask).dtype} of shape {np.shape(mask)}"
             )
+        if _is_fixed(weight, masks) and _is_function(weight.variable.constraint):
+            raise ValueError(
+                f"'{weight.path}' has a plain function as its constraint, which cannot be kept "
+                "beside the zeros. Make it a `keras.constraints.Constraint`."
+            )
         moved = {id(variable) for variable in weight.layer.trainable_variables}
         if not weight.kind and key in moved and not mask.all():
             raise ValueError(
                 f"'{weight.path}' cannot keep zeros: its layer's config has no constraint "
                 "argument for it. Leave it out of the masks."
             )
+
+
+def _is_function(constraint: Any) -> bool:
+    return constraint is not None and not hasattr(constraint, "get_config")
 
 
 def _check_fixed(old: list[Weight], new: list[Weight], masks: Masks) -> None:

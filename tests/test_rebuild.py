@@ -1,0 +1,107 @@
+"""Models that Keras alone cannot build anew from their config: own classes, lambdas, functions."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_gss as gss
+
+
+class Distilled(keras.Model):
+    """Its constructor takes what no config could hold."""
+
+    def __init__(self, inputs, outputs, teacher, name=None):
+        super().__init__(inputs, outputs, name=name)
+        self.teacher = teacher
+
+
+class Stack(keras.Sequential):
+    """Its constructor takes no layers."""
+
+    def __init__(self, width, name=None):
+        super().__init__([keras.Input((4,)), layers.Dense(width, "relu", name="h")], name=name)
+
+
+class Traced(keras.Model):
+    """Its constructor is Keras' own."""
+
+
+class Clip(keras.constraints.Constraint):
+    def __call__(self, w):
+        return ops.clip(w, -0.1, 0.1)
+
+
+def functional(kind, **arguments):
+    x = keras.Input((4,))
+    y = layers.Dense(2, name="o")(layers.Dense(5, "relu", name="h")(x))
+    return kind(x, y, **arguments)
+
+
+def unread_neuron(model):
+    """Cuts what reads neuron 0 of layer 'h' to zero in its reader 'o'."""
+    kernel = np.array(ops.convert_to_numpy(model.get_layer("o").kernel))
+    kernel[0] = 0
+    model.get_layer("o").kernel.assign(kernel)
+    return model
+
+
+def test_a_class_with_another_constructor_becomes_a_plain_model():
+    model = unread_neuron(functional(Distilled, teacher=object(), name="student"))
+    before = [(len(o._inbound_nodes), len(o._outbound_nodes)) for o in model.operations]
+    with pytest.warns(UserWarning, match="'student' cannot be built anew as Distilled"):
+        small = gss.slim(model)
+    assert small.get_layer("h").units == 4 and not isinstance(small, Distilled)
+    assert small.name == "student"
+    with pytest.warns(UserWarning, match="takes other arguments than keras.Sequential"):
+        assert type(gss.prune(Stack(3), gss.StdThreshold(0.1))) is keras.Sequential
+    after = [(len(o._inbound_nodes), len(o._outbound_nodes)) for o in model.operations]
+    assert after == before
+    assert type(gss.slim(functional(Traced))) is Traced
+
+
+@pytest.mark.parametrize("container", [keras.Sequential, "functional"])
+def test_such_models_nested_in_others_are_cut(container):
+    for inner in (functional(Distilled, teacher=object()), Stack(5), functional(Traced)):
+        inside = [keras.Input((4,)), inner, layers.Dense(2, name="o")]
+        outer = keras.Sequential(inside)
+        if container == "functional":
+            x = keras.Input((4,))
+            outer = keras.Model(x, inside[2](inner(x)))
+        kernel = np.array(ops.convert_to_numpy(inner.get_layer("h").kernel))
+        kernel[:, 0] = 0  # emits relu(0)
+        inner.get_layer("h").kernel.assign(kernel)
+        assert gss.slim(outer).get_layer(inner.name).get_layer("h").units == 4
+
+
+def test_functions_and_classes_that_are_not_registered_are_handed_on(tmp_path):
+    def bent(x):
+        return ops.relu(x) - 0.5
+
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, bent, kernel_constraint=Clip()),
+            layers.Lambda(lambda x: ops.relu(x)),
+            layers.Reshape((2, 2)),
+            layers.TimeDistributed(layers.Dense(2, activation=lambda x: bent(x))),
+        ]
+    )
+    pruned = gss.prune(gss.prune(model, gss.StdThreshold(0.1)), gss.StdThreshold(0.5))
+    assert pruned.layers[0].activation is bent
+    assert pruned.layers[1].function is model.layers[1].function
+    assert isinstance(pruned.layers[0].kernel_constraint.constraint, Clip)
+    small = gss.slim(pruned)
+    x = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(small(x), pruned(x))
+    first = keras.Sequential(model.layers[:1])
+    first.build((None, 3))
+    gss.export(first, tmp_path / "first.keras", format="keras")
+
+
+def test_a_function_as_constraint_cannot_be_kept_beside_the_zeros():
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(4, kernel_constraint=lambda w: w, name="a")]
+    )
+    with pytest.raises(ValueError, match="a/kernel' has a plain function as its constraint"):
+        gss.prune(model, gss.StdThreshold(0.5))
