@@ -108,7 +108,8 @@ def _edit_config(
                 entry.update(plain, config=own)
             _edit_config(operation, entry["config"], edit, functions)
         else:
-            _by_reference(operation, entry["config"], functions)
+            if type(operation).__name__ != "TFOpLambda":  # names a function of TensorFlow
+                _by_reference(operation, entry["config"], functions)
             entry["config"] = edit(operation, entry["config"])
             if is_tf_keras(operation) and type(operation).__name__ != "InputLayer":
                 # A first layer repeats its model's input shape, which the InputLayer tells.
