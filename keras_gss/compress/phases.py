@@ -130,7 +130,7 @@ class Trainer:
 
     def evaluate(self, model: keras.Model) -> dict[str, float]:
         """Returns loss and accuracy on the validation data; compiles the model if need be."""
-        if model.optimizer is None:
+        if getattr(model, "optimizer", None) is None:
             self.compile(model, Phase("evaluate", 0, 1e-3, ()))
         return evaluate(model, self.validation)
 
