@@ -139,7 +139,24 @@ def _edit_config(model: keras.Model, config: dict[str, Any], edit: Edit) -> None
         if is_graph(operation):
             _edit_config(operation, entry["config"], edit)
         else:
-            entry["config"] = edit(operation, entry["config"])
+            entry["config"] = edit(operation, _without_build(entry["config"]))
+
+
+def _without_build(config: Any) -> Any:
+    """Returns a config without the shapes that the layers inside a layer were built for."""
+    if isinstance(config, list | tuple):
+        return type(config)(_without_build(each) for each in config)
+    if not isinstance(config, dict):
+        return config
+    return {key: _without_build(each) for key, each in config.items() if key != "build_config"}
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets an entry of a config, in place; `"layer.config.units"` lies in configs inside it."""
+    *path, last = key.split(".")
+    for name in path:
+        config = config[name]
+    config[last] = value
 
 
 def _copy_values(
@@ -164,6 +181,16 @@ def _copy_values(
                     variable.assign(added[id(source), name])
         for variable, target in pairs:
             target.assign(values.get(id(variable), variable))
+
+
+def replaces_weights(operation: Any) -> bool:
+    """Tells whether a layer, or one inside it, computes with quantized or LoRA weights."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    return any(
+        getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
+        for layer in operation._flatten_layers()
+    )
 
 
 def every_layer(model: keras.Model) -> list[keras.Layer]:

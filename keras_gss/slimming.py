@@ -170,10 +170,16 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
     added = {}
     for edge in found.edges.values():
         folded = live.folded(edge)
+        if not folded.any():
+            continue
         if edge.bias is not None:
             values[id(edge.bias)] = values[id(edge.bias)] + folded
-        elif folded[live.keep(edge.outputs)].any():
-            added[id(edge.layer), "bias"] = folded[live.keep(edge.outputs)]
+        else:
+            added[id(edge.layer), "bias"] = folded[..., live.keep(edge.outputs)]
+    for key, rescale in found.rescales.items():
+        kept = live.keep(rescale.labels)
+        factor = rescale.compute(kept.size, int(kept.sum()))
+        values[key] = (values[key] * factor).astype(values[key].dtype)
     for (variable, axis), declared in found.axes.items():
         if declared.role == "outgoing":
             values[variable] = _zeroed(values[variable], axis, live.silenced(declared.labels))
@@ -186,8 +192,9 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
         resized.setdefault(operation, {})[key] = resize.compute(sizes)
 
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        config = {key: _plain(value) for key, value in config.items()}
-        config.update(resized.get(id(operation), {}))
+        config = _plain(config)
+        for key, value in resized.get(id(operation), {}).items():
+            _keras.put(config, key, value)
         if (id(operation), "bias") in added:
             config["use_bias"] = True
         return config
@@ -203,9 +210,13 @@ def _zeroed(value: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """Replaces a serialised object of this library by the user's own that it wraps, or None."""
-    if not (isinstance(value, dict) and str(value.get("registered_name")).startswith("keras_gss>")):
+    """Replaces serialised objects of this library by the user's own that they wrap, or None."""
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(each) for each in value)
+    if not isinstance(value, dict):
         return value
+    if not str(value.get("registered_name")).startswith("keras_gss>"):
+        return {key: _plain(each) for key, each in value.items()}
     inside = value["config"].get("regularizers") or [value["config"].get("wrapped")]
     return next((own for own in map(_plain, inside) if own is not None), None)
 

@@ -1,13 +1,16 @@
 """One call of one layer, as a rule sees it: the vocabulary that rules are written in."""
 
-from collections.abc import Callable
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from keras_gss.graph.records import Edge, Signal, WeightAxis, Work
+from keras_gss.graph.records import Edge, Rescale, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
 if TYPE_CHECKING:
@@ -32,10 +35,46 @@ class Call:
             lambda x: lookup(x) if isinstance(x, keras.KerasTensor) else x,
             (list(node.arguments.args), dict(node.arguments.kwargs)),
         )
-        flat = tree.flatten((self.args, self.kwargs))
-        self.inputs = [x for x in flat if isinstance(x, Signal)]
+        self.inputs = _signals((self.args, self.kwargs))
+        self.layer = operation  # what the model holds; `operation` may be a part of it
+        self.config = ""  # where the config of `operation` lies in that of `layer`
+        self.times: int | None = 1  # how often `operation` is applied
         self.batched = all(t.shape for t in (*node.input_tensors, *node.outputs))
         self.shapes = [tuple(tensor.shape[1:]) for tensor in node.outputs]
+
+    def inside(
+        self,
+        attribute: str,
+        config: str = "",
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        shapes: Sequence[tuple[int | None, ...]] = (),
+        times: int | None = 1,
+    ) -> "Call":
+        """Returns the call of a sublayer, for its own rule or to declare its variables.
+
+        Args:
+            attribute: where the layer holds it, `"cell"` for instance.
+            config: where the layer's config holds the sublayer's: `"layer.config."`, or nothing
+                if the layer builds it from arguments of its own.
+            args, kwargs: the sublayer's arguments, signals standing for tensors.
+            shapes: the shapes of its outputs, without the batch axis.
+            times: how often it is applied to one sample; None if that is not known.
+        """
+        inner = copy.copy(self)
+        inner.operation = attrgetter(attribute)(self.operation)
+        inner.config = self.config + config
+        inner.args, inner.kwargs = list(args), dict(kwargs or {})
+        inner.inputs = _signals((inner.args, inner.kwargs))
+        inner.shapes = list(shapes)
+        inner.times = None if self.times is None or times is None else self.times * times
+        return inner
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The call's arguments by the names that the layer's `call` gives them."""
+        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
+        return dict(bound.arguments)
 
     @property
     def x(self) -> Signal:
@@ -125,12 +164,17 @@ class Call:
         shape[axis] = -1
         return np.reshape(vector, shape)
 
-    def units(self, count: int) -> np.ndarray:
-        """Returns the layer's own neurons: new at its first call, the same at every later one."""
-        fresh = self.trace.fresh
-        if id(self.operation) not in fresh:
-            fresh[id(self.operation)] = self.trace.units.fresh(count)
-        return fresh[id(self.operation)]
+    def units(self, count: int, kind: str = "") -> np.ndarray:
+        """Returns the layer's own neurons: new at its first call, the same at every later one.
+
+        Args:
+            count: how many.
+            kind: tells apart several sets of neurons of one layer.
+        """
+        fresh, key = self.trace.fresh, (id(self.operation), kind)
+        if key not in fresh:
+            fresh[key] = self.trace.units.fresh(count)
+        return fresh[key]
 
     def declare(self, name: str, axis: int, labels: np.ndarray, role: str = "companion") -> None:
         """Says which unit owns each position along one axis of the layer's variable `name`.
@@ -146,7 +190,7 @@ class Call:
         if variable is None:
             return
         axis %= len(variable.shape)
-        new = WeightAxis(self.path, self.operation, variable, axis, labels, role)
+        new = WeightAxis(self.path, self.layer, variable, axis, labels, role)
         old = self.trace.axes.setdefault((id(variable), axis), new)
         if old is not new:
             self.tie(old.labels, labels)
@@ -155,7 +199,7 @@ class Call:
         self, key: str, signal: Signal, compute: Callable[[tuple[int | None, ...]], Any]
     ) -> None:
         """Declares a config entry that follows the lengths of `signal`'s axes that remain."""
-        self.trace.resize(self.operation, key, signal, compute)
+        self.trace.resize(self.layer, self.config + key, signal, compute)
 
     def edge(
         self,
@@ -170,23 +214,22 @@ class Call:
 
         Args:
             inputs: units and constants of the inputs, as `along` returns them.
-            outputs: units of the outputs, shape `(outputs,)`.
+            outputs: see `Edge`.
             nonzero: see `Edge`.
             sums: see `Edge`.
             absorbs: see `Edge`.
             bias: name of the bias variable.
 
         Returns:
-            float64, shape `(outputs,)`: the constant of each output, NaN where it varies.
+            float64, in the shape of the bias: the constant of each output, NaN where it varies.
         """
         labels, value = inputs
         variable = self.variable(bias)
-        absorbs = absorbs and (variable is not None or hasattr(self.operation, "use_bias"))
-        edge = Edge(
-            self.path, self.operation, variable, labels, outputs, nonzero, sums, value, absorbs
-        )
+        can_have_bias = hasattr(self.operation, "use_bias") and not self.config
+        absorbs = absorbs and (variable is not None or can_have_bias)
+        edge = Edge(self.path, self.layer, variable, labels, outputs, nonzero, sums, value, absorbs)
         varies = nonzero[edge.blocked()].any(0)
-        emitted = np.nan_to_num(value) @ sums
+        emitted = np.tensordot(np.nan_to_num(value), sums, 1)
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
         known = self.trace.edges.setdefault(id(self.operation), edge)
@@ -194,6 +237,26 @@ class Call:
             known.value = np.where(known.value == value, value, np.nan)
             known.absorbs = known.absorbs and absorbs
         return np.where(varies, np.nan, emitted)
+
+    def reads(self, inputs: np.ndarray, outputs: np.ndarray, nonzero: np.ndarray) -> None:
+        """Says which units `outputs` need which `inputs` although no weight joins the two.
+
+        Args:
+            inputs: unit ids, shape `(inputs,)`.
+            outputs: unit ids, any shape.
+            nonzero: bool, broadcast to `(inputs, *outputs.shape)`.
+        """
+        shape = (len(inputs), *outputs.shape)
+        value, sums = np.full(len(inputs), np.nan), np.zeros((len(inputs), *[1] * outputs.ndim))
+        nonzero = np.broadcast_to(nonzero, shape)
+        edge = Edge(self.path, self.layer, None, inputs, outputs, nonzero, sums, value, False)
+        self.trace.edges[id(self.operation), len(self.trace.edges)] = edge
+
+    def rescale(self, name: str, labels: np.ndarray, compute: Callable[[int, int], float]) -> None:
+        """Multiplies a variable by `compute(width, width that remains)` of some units."""
+        variable = self.variable(name)
+        if variable is not None:
+            self.trace.rescales[id(variable)] = Rescale(variable, labels, compute)
 
     def padded(self, labels: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Returns constants, `(channels,)`, after zeros are put around them: only 0 stays one.
@@ -206,11 +269,15 @@ class Call:
 
     def work(self, name: str, shape: tuple[int | None, ...]) -> None:
         """Counts a kernel's use at every position of a tensor of this spatial shape."""
-        if any(size is None for size in shape):
+        if any(size is None for size in (*shape, self.times)):
             self.trace.uncounted[self.path] = "its spatial size is not known"
             return
-        positions = int(np.prod(shape, dtype=np.int64))
+        positions = int(np.prod([*shape, self.times], dtype=np.int64))
         self.trace.work.append(Work(self.path, self.variable(name), positions))
+
+
+def _signals(arguments: Any) -> list[Signal]:
+    return [x for x in tree.flatten(arguments) if isinstance(x, Signal)]
 
 
 def _rank(array: np.ndarray, rank: int) -> np.ndarray:
