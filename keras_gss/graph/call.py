@@ -57,7 +57,8 @@ class Call:
             attribute: where the layer holds it, `"cell"` for instance.
             config: where the layer's config holds the sublayer's: `"layer.config."`, or nothing
                 if the layer builds it from arguments of its own.
-            args, kwargs: the sublayer's arguments, signals standing for tensors.
+            args: the sublayer's arguments, signals standing for tensors.
+            kwargs: those given by name.
             shapes: the shapes of its outputs, without the batch axis.
             times: how often it is applied to one sample; None if that is not known.
         """
