@@ -20,9 +20,14 @@ def along_axes(call: Call) -> Signal | list[Signal]:
     """Weights, if any, lie along the axes that are normalised over, which no cut touches."""
     axes = call.operation.axis
     rank = len(call.x.shape) + 1
-    axes = [axis % rank - 1 for axis in ([axes] if isinstance(axes, int) else axes)]
+    axes = sorted(axis % rank - 1 for axis in ([axes] if isinstance(axes, int) else axes))
+    last = list(range(rank - 1 - len(axes), rank - 1))
+    if isinstance(call.operation, layers.RMSNormalization) and axes != last:
+        return call.barrier("has a scale that Keras lays along the last axes, whatever `axis` says")
     if any(axis < 0 or call.x.labels.shape[axis] > 1 for axis in axes):
         return call.barrier("normalises over the channels together, so that each depends on all")
+    for mask in call.inputs[1:]:
+        call.trace.units.fix(mask.labels, f"masks '{call.operation.name}'")
     return call.like(np.nan)
 
 

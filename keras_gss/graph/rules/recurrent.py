@@ -30,6 +30,9 @@ def recurrent(call: Call) -> list[Signal]:
     sequences, states = arguments["sequences"], _states(arguments)
     if not all(isinstance(state, Signal) for state in states):
         return call.barrier("starts from a state held in the graph")
+    for mask in call.inputs:
+        if not any(mask is each for each in (sequences, *states)):
+            call.trace.units.fix(mask.labels, f"masks '{layer.name}'")
     labels, value = call.along(sequences, -1)
     own = call.units(layer.units)
     cell = call.inside("cell")
