@@ -133,6 +133,12 @@ class Call:
             first, second, f"is tied by '{self.operation.name}' to channels that must stay"
         )
 
+    def keep_masks(self, *tensors: Signal) -> None:
+        """Leaves the units of all inputs but `tensors` whole: they mask the call."""
+        for signal in self.inputs:
+            if not any(signal is each for each in tensors):
+                self.trace.units.fix(signal.labels, f"masks '{self.operation.name}'")
+
     def collapse(self, signal: Signal, axes: tuple[int, ...]) -> Signal:
         """Ties the units along `axes`, so that each of these axes has one unit."""
         labels, value = signal.labels, signal.value

@@ -83,9 +83,7 @@ def _attend(call: Call, widths: _Widths) -> list[Signal]:
     arguments = call.arguments
     query, value = arguments["query"], arguments["value"]
     key = value if arguments.get("key") is None else arguments["key"]
-    for signal in call.inputs:
-        if not any(signal is each for each in (query, key, value)):
-            call.trace.units.fix(signal.labels, f"masks '{call.operation.name}'")
+    call.keep_masks(query, key, value)
     asked, held, given = (call.along(signal, -1) for signal in (query, key, value))
     query_heads, keys, values = widths.query_heads, widths.keys, widths.values
     _declare(call, "_query_dense", query, asked, query_heads, keys, "incoming")

@@ -59,6 +59,18 @@ def transpose_operation(call: Call) -> Signal | list[Signal]:
     return _transpose(call, tuple(a - 1 for a in axes[1:]))
 
 
+@register_operations("Roll")
+def roll_operation(call: Call) -> Signal | list[Signal]:
+    """`keras.ops.roll`: what moves along an axis has one fate all along it."""
+    axes = call.operation.axis
+    axes = [axes] if axes is None or isinstance(axes, int) else axes
+    rank = len(call.x.shape) + 1
+    if any(axis is None or axis % rank == 0 for axis in axes):
+        return call.barrier("moves the batch axis")
+    out = call.collapse(call.x, tuple(axis % rank - 1 for axis in axes))
+    return call.signal(out.labels, out.value)
+
+
 @register_rule(layers.RepeatVector)
 def repeat_vector(call: Call) -> Signal:
     """Copies of one vector along a new first axis."""

@@ -26,8 +26,7 @@ def along_axes(call: Call) -> Signal | list[Signal]:
         return call.barrier("has a scale that Keras lays along the last axes, whatever `axis` says")
     if any(axis < 0 or call.x.labels.shape[axis] > 1 for axis in axes):
         return call.barrier("normalises over the channels together, so that each depends on all")
-    for mask in call.inputs[1:]:
-        call.trace.units.fix(mask.labels, f"masks '{call.operation.name}'")
+    call.keep_masks(call.x)
     return call.like(np.nan)
 
 

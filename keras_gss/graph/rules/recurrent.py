@@ -30,9 +30,7 @@ def recurrent(call: Call) -> list[Signal]:
     sequences, states = arguments["sequences"], _states(arguments)
     if not all(isinstance(state, Signal) for state in states):
         return call.barrier("starts from a state held in the graph")
-    for mask in call.inputs:
-        if not any(mask is each for each in (sequences, *states)):
-            call.trace.units.fix(mask.labels, f"masks '{layer.name}'")
+    call.keep_masks(sequences, *states)
     labels, value = call.along(sequences, -1)
     own = call.units(layer.units)
     cell = call.inside("cell")
@@ -108,6 +106,7 @@ def bidirectional(call: Call) -> list[Signal]:
         return call.barrier("runs layers of different widths")
     arguments = call.arguments
     states = _states(arguments)
+    call.keep_masks(arguments["sequences"], *states)
     half = len(states) // 2
     count = (len(call.shapes) - (1 if layer.merge_mode else 2)) // 2
     width = (pair[0].units,)
@@ -145,6 +144,7 @@ def time_distributed(call: Call) -> list[Signal]:
     rule = rule_for(inner)
     if rule is None:
         return call.barrier(f"wraps '{inner.name}' ({type(inner).__name__}), which has no rule")
+    call.keep_masks(call.x)
     x = call.collapse(call.x, (0,))
     outputs = rule(
         call.inside(
