@@ -13,6 +13,8 @@ from keras_gss._probe import max_difference, random_inputs, tolerance
 
 # Arguments of Keras 3 that tf_keras calls otherwise, by layer kind.
 _ARGUMENTS = {"LeakyReLU": {"negative_slope": "alpha"}}
+# Entries that only the configs of tf_keras have, and must have.
+_MISSING = {"MultiHeadAttention": ("query_shape", "key_shape", "value_shape")}
 _ACTIVATIONS = {"silu": "swish"}
 
 
@@ -170,8 +172,10 @@ def _understood(
     What the counterpart does not know is left out where it has its default.
     """
     renamed = _ARGUMENTS.get(kind.__name__, {})
+    config = {**dict.fromkeys(_MISSING.get(kind.__name__, ())), **config}
     defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
-    known = {*inspect.signature(other).parameters, "name", "trainable", "dtype"}
+    expected = _MISSING.get(kind.__name__, ())
+    known = {*inspect.signature(other).parameters, *expected, "name", "trainable", "dtype"}
     understood, unknown = {}, {}
     for name, value in config.items():
         if renamed.get(name, name) in known:
@@ -190,12 +194,13 @@ def _translated(value: Any) -> Any:
     if value["class_name"] == "DTypePolicy":
         return value["config"]["name"]
     tf_keras = sys.modules["tf_keras"]
-    for name in ("initializers", "regularizers", "constraints"):
+    for name in ("layers", "initializers", "regularizers", "constraints"):
         kind = getattr(getattr(keras, name), value["class_name"], None)
         other = getattr(getattr(tf_keras, name), value["class_name"], None)
         if value.get("module") == f"keras.{name}" and kind and other:
             config, unknown = _understood(value["config"], kind, other)
-            return {**value, "config": {**config, **unknown}}
+            plain = {key: value[key] for key in ("module", "class_name", "registered_name")}
+            return {**plain, "config": {**config, **unknown}}
     return value
 
 

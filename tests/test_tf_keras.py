@@ -414,7 +414,8 @@ def test_a_keras_3_program_imports_neither_tf_keras_nor_tfmot():
         "gss.slim(gss.prune(model, gss.StdThreshold(0.1)))\n"
         "print([m for m in ('tf_keras', 'tensorflow_model_optimization') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    own = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=own)
     assert run.stdout.strip().endswith("[]"), run.stdout + run.stderr[-1000:]
 
 
@@ -463,3 +464,50 @@ def test_another_backend_than_tensorflow_is_refused():
         env={**os.environ, "KERAS_BACKEND": "jax"},
     )
     assert "KERAS_BACKEND=tensorflow" in run.stderr, run.stderr[-1000:]
+
+
+SEQUENCE_LAYERS = {
+    "SimpleRNN": lambda x: keras.layers.SimpleRNN(6)(x),
+    "LSTM": lambda x: keras.layers.LSTM(6, return_sequences=True)(x),
+    "GRU": lambda x: keras.layers.GRU(6)(x),
+    "GRU, reset before": lambda x: keras.layers.GRU(6, reset_after=False)(x),
+    "stacked": lambda x: keras.layers.LSTM(4)(keras.layers.GRU(5, return_sequences=True)(x)),
+    "Bidirectional": lambda x: keras.layers.Bidirectional(keras.layers.LSTM(4))(x),
+    "Bidirectional, two layers": lambda x: keras.layers.Bidirectional(
+        keras.layers.GRU(4), keras.layers.GRU(4, go_backwards=True), merge_mode="sum"
+    )(x),
+    "TimeDistributed": lambda x: keras.layers.TimeDistributed(keras.layers.Dense(5, "relu"))(x),
+    "MultiHeadAttention": lambda x: keras.layers.MultiHeadAttention(3, 4, value_dim=5)(x, x),
+    "EinsumDense": lambda x: keras.layers.EinsumDense("abc,cd->abd", (7, 6), bias_axes="d")(x),
+    "GroupNormalization": lambda x: keras.layers.GroupNormalization(2)(x),
+    "LayerNormalization": lambda x: keras.layers.LayerNormalization()(x),
+    "Conv1D, groups": lambda x: keras.layers.Conv1D(8, 3, groups=2)(x),
+    "SeparableConv1D": lambda x: keras.layers.SeparableConv1D(5, 2)(x),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCE_LAYERS)
+def test_layers_of_sequence_models_are_cut_as_in_keras_3(name):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((7, 8))
+    x = SEQUENCE_LAYERS[name](keras.layers.Dense(8, "relu", name="before")(inputs))
+    x = keras.layers.Flatten()(x) if len(x.shape) > 2 else x
+    model = keras.Model(inputs, keras.layers.Dense(3, name="out")(x))
+    converted = gss.to_tf_keras(model)
+    widths = [silence(each) for each in (model, converted)]
+    assert widths[0] == widths[1]
+    first, second = (gss.slim(m, return_report=True)[1] for m in (model, converted))
+    assert first.cut == second.cut
+    assert {group: after for group, (_, after) in second.cut.items()} == widths[1]
+    assert second.max_difference <= 1e-5
+
+
+def test_states_given_by_other_layers_and_time_first_are_left_whole():
+    inputs = layers.Input((5, 4))
+    state = layers.Dense(3, name="state")(layers.Flatten()(inputs))
+    x = layers.LSTM(3, name="lstm")(inputs, initial_state=[state, state])
+    x = layers.Concatenate()([x, layers.SimpleRNN(3, name="time", time_major=True)(inputs)])
+    groups = gss.find_groups(tf_keras.Model(inputs, layers.Dense(2)(x)))
+    assert "starts from a state that another layer gives" in groups.skipped["lstm"]
+    assert "time_major=True" in groups.skipped["time"]
+    assert not any(group.removable for group in groups)

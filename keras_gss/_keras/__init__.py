@@ -17,7 +17,7 @@ from keras_gss._keras.library import (
     tf_keras_if_imported,
     to_numpy,
 )
-from keras_gss._keras.names import activation_name, kinds, layer_view, tensorflow_function
+from keras_gss._keras.names import activation_name, argument_names, kinds, layer_view, tensorflow_function
 from keras_gss._keras.rebuild import copy_values, own_objects, put, rebuild
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
@@ -60,6 +60,7 @@ __all__ = [
     "Source",
     "activation_name",
     "add_loss",
+    "argument_names",
     "check_model",
     "copy_values",
     "class_of",

@@ -1,6 +1,7 @@
 """What tf_keras calls otherwise than Keras 3: the same things under the names of Keras 3."""
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -82,10 +83,23 @@ class _LayerView:
 
     def __getattr__(self, name: str) -> Any:
         layer = self.tf_keras_layer
-        value = getattr(layer, _VARIABLES.get((type(layer).__name__, name), name))
+        name = _VARIABLES.get((type(layer).__name__, name), name)
+        # What is public in Keras 3, such as `MultiHeadAttention.num_heads`, may be private here.
+        value = getattr(layer, name) if hasattr(layer, name) else getattr(layer, f"_{name}")
         if name == "axis" and isinstance(value, (list, tuple)) and len(value) == 1:
             return value[0]
         return value
+
+
+def argument_names(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a layer's call by the names that Keras 3 gives them.
+
+    tf_keras calls the first one `inputs` throughout, Keras 3 that of a recurrent layer `sequences`.
+    """
+    if not isinstance(operation, _LayerView) or "inputs" not in arguments:
+        return arguments
+    _, first, *_ = inspect.signature(kinds(operation)[-1].call).parameters
+    return {first if name == "inputs" else name: v for name, v in arguments.items()}
 
 
 def operation_view(

@@ -112,8 +112,11 @@ def _edit_config(
                 _by_reference(operation, entry["config"], functions)
             entry["config"] = edit(operation, _without_build(entry["config"]))
             if is_tf_keras(operation) and type(operation).__name__ != "InputLayer":
-                # A first layer repeats its model's input shape, which the InputLayer tells.
+                # A first layer repeats its model's input shape, which the InputLayer tells, and an
+                # attention layer the shapes that it was built for.
                 entry["config"].pop("batch_input_shape", None)
+                built_for = {"query_shape", "key_shape", "value_shape"} & entry["config"].keys()
+                entry["config"].update(dict.fromkeys(built_for))
 
 
 def _without_build(config: Any) -> Any:
@@ -129,6 +132,8 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets an entry of a config, in place; `"layer.config.units"` lies in configs inside it."""
     *path, last = key.split(".")
     for name in path:
+        if name not in config:  # tf_keras makes a Bidirectional's backward layer from the other
+            return
         config = config[name]
     config[last] = value
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import tree
 
-from keras_gss._keras import Node, layer_view
+from keras_gss._keras import Node, argument_names, kinds, layer_view
 from keras_gss.graph.records import Edge, Rescale, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
@@ -76,9 +76,14 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The call's arguments by the names that the layer's `call` gives them."""
+        """The call's arguments by the names that the layer's `call` gives them in Keras 3."""
         bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
-        return dict(bound.arguments)
+        return argument_names(self.operation, dict(bound.arguments))
+
+    @property
+    def kind(self) -> Any:
+        """The class in Keras 3 of what is called."""
+        return kinds(self.operation)[-1]
 
     @property
     def x(self) -> Signal:

@@ -26,8 +26,12 @@ def recurrent(call: Call) -> list[Signal]:
     layer = call.operation
     if layer.stateful:
         return call.barrier(_STATEFUL)
+    if getattr(layer, "time_major", False):  # an option of tf_keras
+        return call.barrier("takes time before the batch (`time_major=True`)")
     arguments = call.arguments
     sequences, states = arguments["sequences"], _states(arguments)
+    if not isinstance(sequences, Signal):  # tf_keras passes the states among the inputs
+        return call.barrier("starts from a state that another layer gives")
     if not all(isinstance(state, Signal) for state in states):
         return call.barrier("starts from a state held in the graph")
     call.keep_masks(sequences, *states)
@@ -76,7 +80,7 @@ def _silent(call: Call, cell: Call, value: np.ndarray, starts: list[np.ndarray])
     """
     recurrent = cell.read("recurrent_kernel")
     units = len(recurrent)
-    first = _FILLING_GATE[type(call.operation)] * units
+    first = _FILLING_GATE[call.kind] * units
     gate = slice(first, first + units)
     silent = ~(cell.read("kernel")[value != 0, gate] != 0).any(0)
     if cell.variable("bias") is not None:
@@ -106,6 +110,8 @@ def bidirectional(call: Call) -> list[Signal]:
         return call.barrier("runs layers of different widths")
     arguments = call.arguments
     states = _states(arguments)
+    if not isinstance(arguments["sequences"], Signal):
+        return call.barrier("starts from a state that another layer gives")
     call.keep_masks(arguments["sequences"], *states)
     half = len(states) // 2
     count = (len(call.shapes) - (1 if layer.merge_mode else 2)) // 2
