@@ -80,19 +80,21 @@ def check_model(model: Any, caller: str) -> None:
             "`keras.Model(inputs, outputs)`."
         )
     for variable in model.weights:
-        if not np.isfinite(np.sum(to_numpy(variable), dtype=np.float64)):
-            values = to_numpy(variable)
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"`{caller}` needs finite weights, and '{variable.path}' of '{model.name}' "
-                    f"holds {int((~np.isfinite(values)).sum())} NaN or infinite values. Load the "
-                    "last good checkpoint, or train with a smaller learning rate."
-                )
+        finite = np.isfinite(to_numpy(variable))
+        if not finite.all():
+            raise ValueError(
+                f"`{caller}` needs finite weights, and '{variable.path}' of '{model.name}' "
+                f"holds {int((~finite).sum())} NaN or infinite values. Load the last good "
+                "checkpoint, or train with a smaller learning rate."
+            )
 
 
 def to_numpy(variable: Any) -> np.ndarray:
-    """Returns a variable's value as a NumPy array of a dtype that NumPy itself can compute with."""
-    value = keras.ops.convert_to_numpy(variable)
+    """Returns a variable's value, not to be written to, in a dtype that NumPy can compute with."""
+    if keras.backend.backend() == "tensorflow":  # where Keras would copy what may be gigabytes
+        value = np.asarray(variable.value.read_value())
+    else:
+        value = keras.ops.convert_to_numpy(variable)
     return value.astype(np.float32) if value.dtype.kind == "V" or value.itemsize == 2 else value
 
 
