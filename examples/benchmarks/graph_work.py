@@ -1,4 +1,4 @@
-"""How long `find_groups` and `slim` take: chains of growing depth, and models of `keras.applications`.
+"""How long `find_groups` and `slim` take on chains of growing depth and on `keras.applications`.
 
     python examples/benchmarks/graph_work.py --out examples/results/graph_work.json
 
