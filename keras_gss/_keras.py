@@ -166,6 +166,8 @@ def _copy_values(
                     variable.assign(added[id(source), name])
         for variable, target in pairs:
             target.assign(values.get(id(variable), variable))
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with a copy of its weights
 
 
 def every_layer(model: keras.Model) -> list[keras.Layer]:

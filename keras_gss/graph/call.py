@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_gss.graph.records import Edge, Signal, WeightAxis, Work
+from keras_gss.graph.records import Edge, Listed, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
 if TYPE_CHECKING:
@@ -157,6 +157,19 @@ class Call:
         """Declares a config entry that follows the lengths of `signal`'s axes that remain."""
         self.trace.resize(self.operation, key, signal, compute)
 
+    def listed(self, key: str, values: Any, labels: np.ndarray) -> None:
+        """Declares a config entry that lists one number (or one for all) per channel.
+
+        Args:
+            key: the entry's key in the layer's config.
+            values: the numbers, broadcastable to the shape of `labels`.
+            labels: unit ids, shape `(channels,)`.
+        """
+        new = Listed(self.operation, key, np.broadcast_to(values, labels.shape), labels)
+        old = self.trace.listed.setdefault((id(self.operation), key), new)
+        if old is not new:
+            self.tie(old.labels, labels)
+
     def edge(
         self,
         inputs: tuple[np.ndarray, np.ndarray],
@@ -186,7 +199,8 @@ class Call:
             self.path, self.operation, variable, labels, outputs, nonzero, sums, value, absorbs
         )
         varies = nonzero[edge.blocked()].any(0)
-        emitted = np.nan_to_num(value) @ sums
+        shown = np.flatnonzero(np.nan_to_num(value))
+        emitted = value[shown] @ sums[shown]
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
         known = self.trace.edges.setdefault(id(self.operation), edge)

@@ -41,6 +41,8 @@ class Liveness:
         A neuron that is kept only to keep its layer from vanishing is folded too: `silenced`.
         """
         constant = np.where(self.needed[edge.inputs], 0.0, np.nan_to_num(edge.value))
+        if not constant.any():
+            return np.zeros(len(edge.outputs))
         return np.where(self.needed[edge.outputs], constant @ edge.sums, 0.0)
 
     def silenced(self, labels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_gss import _keras
 from keras_gss.graph.call import Call
-from keras_gss.graph.records import Edge, Resize, Signal, WeightAxis, Work
+from keras_gss.graph.records import Edge, Listed, Resize, Signal, WeightAxis, Work
 from keras_gss.graph.registry import rule_for
 from keras_gss.graph.units import FIXED, Units
 
@@ -33,6 +33,7 @@ class Trace:
     axes: dict[tuple[int, int], WeightAxis] = field(default_factory=dict)
     edges: dict[int, Edge] = field(default_factory=dict)
     resizes: dict[tuple[int, str], Resize] = field(default_factory=dict)
+    listed: dict[tuple[int, str], Listed] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     inputs: list[tuple[Any, Signal]] = field(default_factory=list)
