@@ -28,9 +28,7 @@ def main(folder):
     print(
         json.dumps(
             {
-                kind: float(
-                    np.abs(keras.ops.convert_to_numpy(out) - y).max() / np.abs(y).max()
-                )
+                kind: float(np.abs(keras.ops.convert_to_numpy(out) - y).max() / np.abs(y).max())
                 for kind, out in received.items()
             }
         )
