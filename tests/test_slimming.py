@@ -179,3 +179,27 @@ def test_nan_weights_and_wrong_choices_are_refused_by_name():
     model.layers[0].bias.assign([np.nan, 0.0, 0.0])
     with pytest.raises(ValueError, match="a/bias.* 1 NaN"):
         gss.slim(model)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        layers.Rescaling([1.0, 2, 3], offset=[4.0, 5, 6]),
+        layers.Rescaling(np.array([1.0, 2, 3]), offset=0.5),
+        layers.Normalization(mean=[1.0, 2, 3], variance=[4.0, 5, 6]),
+        layers.Normalization(mean=1.0, variance=4.0),
+        layers.Normalization(),
+    ],
+)
+def test_numbers_per_feature_go_with_their_feature(first):
+    x = np.arange(12, dtype="float32").reshape(4, 3)
+    first = type(first).from_config(first.get_config())
+    model = keras.Sequential([keras.Input((3,)), first, layers.Dense(2)])
+    if first.weights:
+        first.adapt(x**2)
+    put(model.layers[1], [[1.0, 2], [0, 0], [3, 4]], [0.0, 0])
+    small = gss.slim(model, inputs="narrow")
+    assert small.input_shape == (None, 2)
+    np.testing.assert_allclose(read(small(x[:, [0, 2]])), read(model(x)), rtol=1e-6)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(small))
+    assert again.layers[0].get_config() == small.layers[0].get_config()
