@@ -2,6 +2,7 @@
 
     python examples/applications                     # those not yet in the results, then the table
     python examples/applications --models ResNet50 NASNetMobile
+    python examples/applications --groups-only       # quick: groups and shares, nothing is cut
     python examples/applications --table-only
 
 Every model gets a process of its own, one at a time; its figures become one line of the results
@@ -23,8 +24,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
-def one(name):
-    """Checks one model in this process and prints its figures as the last line."""
+def figures(name, everything):
+    """Surveys one model in this process, or also cuts, reloads and trains it."""
     import check
     import keras
     import numpy as np
@@ -34,7 +35,7 @@ def one(name):
     stamp = {
         "model": name,
         "date": datetime.date.today().isoformat(),
-        "command": f"python examples/applications --models {name}",
+        "command": " ".join(["python examples/applications", *sys.argv[1:]]),
         "versions": {
             "keras_gss": gss.__version__,
             "keras": keras.__version__,
@@ -45,7 +46,7 @@ def one(name):
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
     }
-    print(json.dumps(stamp | check.check(name)))
+    return stamp | (check.check if everything else check.survey)(name)
 
 
 def attempt(name, seconds):
@@ -60,6 +61,11 @@ def attempt(name, seconds):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def dash(row, show):
+    """Returns `show(row)`, or a dash where the model was only surveyed."""
+    return show(row) if "float32" in row else "-"
+
+
 def table(rows):
     """Writes the rows as Markdown."""
     lines = [
@@ -72,18 +78,29 @@ def table(rows):
             last = row["error"].splitlines()[-1].replace("|", "\\|")
             lines.append(f"| {row['model']} | failed: {last} |" + " |" * 8)
             continue
-        dtype = "float64" if "float64" in row else "float32"
-        find, slim = row["find_groups"], row["float32"]["slim"]
+        find = row["find_groups"]
         lines.append(
             f"| {row['model']} | {row['parameters'] / 1e6:.1f} M | {row['macs'] / 1e9:.2f} G "
             f"| {row['groups']} ({row['removable_groups']}) "
             f"| {row['removable_parameters']:.1%} | {row['removable_macs']:.1%} "
             f"| {find['wall_seconds']:.2f} ({find['cpu_seconds']:.2f}) s "
-            f"| {slim['wall_seconds']:.1f} ({slim['cpu_seconds']:.1f}) s "
-            f"| {row[dtype]['difference']:.0e}{' (float64)' if dtype == 'float64' else ''} "
-            f"| {max(row['reloaded'].values()):.0e} |"
+            f"| {dash(row, slim_cell)} | {dash(row, difference_cell)} "
+            f"| {dash(row, lambda row: format(max(row['reloaded'].values()), '.0e'))} |"
         )
     return "\n".join(lines)
+
+
+def slim_cell(row):
+    """Writes how long slimming took."""
+    slim = row["float32"]["slim"]
+    return f"{slim['wall_seconds']:.1f} ({slim['cpu_seconds']:.1f}) s"
+
+
+def difference_cell(row):
+    """Writes the largest difference, of float64 where float32 was not enough."""
+    if "float64" in row:
+        return f"{row['float64']['difference']:.0e} (float64)"
+    return f"{row['float32']['difference']:.0e}"
 
 
 def untouched(rows):
@@ -107,10 +124,13 @@ def main():
     parser.add_argument("--again", action="store_true", help="also those already done")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds per model")
     parser.add_argument("--table-only", action="store_true")
+    parser.add_argument(
+        "--groups-only", action="store_true", help="survey only, all in this one process"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        one(arguments.one)
+        print(json.dumps(figures(arguments.one, everything=True)))
         return
     rows = {}
     if arguments.results.exists():
@@ -122,8 +142,13 @@ def main():
         for name in arguments.models or check.MODELS:
             if name not in check.MODELS:
                 parser.error(f"no model {name!r}. Expected one of {', '.join(check.MODELS)}")
-            if arguments.again or "error" in rows.get(name, {"error": None}):
-                rows[name] = attempt(name, arguments.timeout)
+            done = "find_groups" if arguments.groups_only else "float32"
+            if arguments.again or done not in rows.get(name, {}):
+                rows[name] = (
+                    figures(name, everything=False)
+                    if arguments.groups_only
+                    else attempt(name, arguments.timeout)
+                )
                 print(name, rows[name].get("error", "done"), flush=True)
                 arguments.results.write_text(
                     "".join(json.dumps(row) + "\n" for row in rows.values())

@@ -167,6 +167,7 @@ def survey(name):
     gss.find_groups(model)
     groups, seconds = clock(lambda: gss.find_groups(model))
     share, counted = removable_share(model), gss.count(model)
+    keras.backend.clear_session()
     return {
         "input": list(model.input_shape[1:]),
         "layers": len(model.layers),
@@ -187,7 +188,6 @@ def check(name):
     """Does all of it for one model and returns the figures; raises where something is wrong."""
     keras.utils.set_random_seed(0)
     row = survey(name)
-    keras.backend.clear_session()
     size = LEAST.get(name, SMALL)
     small, x, figures = cut(build(name, size))
     half = gss.count(small)
