@@ -203,3 +203,20 @@ def test_numbers_per_feature_go_with_their_feature(first):
     np.testing.assert_allclose(read(small(x[:, [0, 2]])), read(model(x)), rtol=1e-6)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(small))
     assert again.layers[0].get_config() == small.layers[0].get_config()
+
+
+class Offset(layers.Layer):
+    """Adds a number that its config does not tell: whoever builds it anew loses it."""
+
+    offset = 0.0
+
+    def call(self, x):
+        return x + self.offset
+
+
+def test_state_that_rebuilding_loses_is_an_error():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), Offset(), layers.Dense(2)])
+    assert gss.slim(model).count_params() == model.count_params()
+    model.layers[1].offset = 5.0
+    with pytest.raises(RuntimeError, match="differ from those"):
+        gss.slim(model)
