@@ -83,7 +83,11 @@ def record(kind, name, model, rounds, slimmed):
         halve(model)
         row["slim_unchecked"] = measure(lambda: gss.slim(model, check=False), rounds)
         row["slim"] = measure(lambda: gss.slim(model), rounds)
-    figures = (f"{key} {row[key]['median']:.3f} s" for key in row if "median" in str(row[key]))
+    figures = (
+        f"{key} {value['median']:.3f} s (CPU {value['cpu_median']:.3f})"
+        for key, value in row.items()
+        if isinstance(value, dict)
+    )
     print(f"{name}: {len(model.layers)} layers, {', '.join(figures)}", flush=True)
     return row
 
@@ -124,19 +128,16 @@ def main():
         "machine_before": machine(),
         "rows": [],
     }
-    for depth in arguments.depths:
-        name = f"chain of {depth}"
-        result["rows"].append(record("chain", name, chain(depth), arguments.rounds, depth <= 400))
-        keras.backend.clear_session()
+    cases = [("chain", f"chain of {n}", lambda n=n: chain(n), n <= 400) for n in arguments.depths]
     for name in arguments.models:
-        model = getattr(keras.applications, name)(weights=None)
-        row = record("application", name, model, arguments.rounds, name in SLIMMED)
-        result["rows"].append(row)
-        del model
+        constructor = getattr(keras.applications, name)
+        cases.append(("application", name, lambda c=constructor: c(weights=None), name in SLIMMED))
+    for kind, name, build, slimmed in cases:
+        result["rows"].append(record(kind, name, build(), arguments.rounds, slimmed))
+        result["machine_after"] = machine()
+        if arguments.out:  # after every row: a run that is stopped has told what it knew
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
         keras.backend.clear_session()
-    result["machine_after"] = machine()
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
