@@ -16,6 +16,7 @@ import keras_gss as gss
 from keras_gss import datasets, zoo
 from keras_gss.compress import Result
 from keras_gss.compress.data import Data
+from keras_gss.count import removable_share
 from keras_gss.export import check_target, staging
 from keras_gss.report import compare
 
@@ -61,7 +62,8 @@ def demo(args: Namespace) -> None:
 def inspect(args: Namespace) -> None:
     """Prints a model's neuron groups and what its layers cost."""
     model = _load_model(args.model)
-    print(gss.find_groups(model).summary(), gss.count(model).summary(), sep="\n\n")
+    tables = (gss.find_groups(model), removable_share(model), gss.count(model))
+    print(*(table.summary() for table in tables), sep="\n\n")
 
 
 def compress(args: Namespace) -> None:

@@ -153,13 +153,13 @@ def _config(layer: keras.Layer, other: type) -> dict[str, Any]:
     config, unknown = _understood(layer.get_config(), kind, other)
     if "hard_sigmoid" in [v for k, v in config.items() if k.endswith("activation")]:
         raise TypeError(
-            f"`to_tf_keras`: the layer '{layer.name}' ({kind.__name__}) applies hard_sigmoid, which "
-            "is another function in tf_keras. Replace it by keras.layers.ReLU(6) of x + 3, over 6."
+            f"`to_tf_keras`: the layer '{layer.name}' ({kind.__name__}) applies hard_sigmoid, "
+            "which is another function in tf_keras. Replace it by ReLU(6) of x + 3, over 6."
         )
     if unknown:
         raise TypeError(
-            f"`to_tf_keras`: the layer '{layer.name}' ({kind.__name__}) has arguments that tf_keras "
-            f"does not know: {unknown}."
+            f"`to_tf_keras`: the layer '{layer.name}' ({kind.__name__}) has arguments that "
+            f"tf_keras does not know: {unknown}."
         )
     return config
 

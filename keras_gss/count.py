@@ -200,6 +200,67 @@ def _positions(found: Trace) -> dict[int, int]:
     return work
 
 
+@dataclass(frozen=True)
+class Share:
+    """How much of a model lies in neurons that can be cut, as fractions between 0 and 1.
+
+    Attributes:
+        parameters: of its weights, biases and statistics.
+        macs: of its multiply-accumulates, as far as `count` counts them.
+    """
+
+    parameters: float
+    macs: float
+
+    def summary(self) -> str:
+        """Returns one sentence."""
+        return (
+            f"{self.macs:.1%} of the multiply-accumulates and {self.parameters:.1%} of the "
+            "parameters go when all but one neuron of every removable group go."
+        )
+
+
+def removable_share(model: keras.Model) -> Share:
+    """Returns the share of a model's cost that `slim` could remove: 1 minus what must stay.
+
+    What must stay is the cost with one neuron left in every removable group, and every other
+    channel (inputs, outputs, groups with a reason to stay) left as it is.
+
+    Args:
+        model: a built Keras 3 Sequential or functional model.
+
+    Returns:
+        The `Share`.
+
+    Example:
+    >>> import keras
+    >>> from keras_gss.count import removable_share
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5),
+    ...                           keras.layers.Dense(5)])
+    >>> removable_share(model).macs  # 4 * 1 + 1 * 5 of 4 * 5 + 5 * 5 stay
+    0.8
+    """
+    _keras.check_model(model, "removable_share")
+    found = trace(model, numeric=False)
+    work = _positions(found)
+    stays: dict[int, dict[int, np.ndarray]] = {}
+    for group in groups_of(found):
+        for piece in (*group.incoming, *group.outgoing, *group.companions):
+            if group.removable:
+                axes = stays.setdefault(id(piece.weight), {})
+                axes[piece.axis] = axes.get(piece.axis, True) & (piece.index <= 0)
+    total, least = np.zeros(2), np.zeros(2)
+    for variable in model.weights:
+        shape = list(variable.shape)
+        cost = np.array([1, work.get(id(variable), 0)])
+        total += np.prod(shape, dtype=np.int64) * cost
+        for axis, mask in stays.get(id(variable), {}).items():
+            shape[axis] = int(mask.sum())
+        least += np.prod(shape, dtype=np.int64) * cost
+    parameters, macs = (1 - least / np.maximum(total, 1)).tolist()
+    return Share(parameters, macs)
+
+
 def macs_per_neuron(model: keras.Model, groups: Sequence[NeuronGroup]) -> list[float]:
     """Returns, for each group, the MACs that go when one of its neurons goes.
 

@@ -98,6 +98,7 @@ def test_inspect_prints_groups_and_costs(capsys, dead):
     out = capsys.readouterr().out
     assert "hidden" in out and "logits" in out
     assert gss.count(keras.models.load_model(dead)).summary() in out
+    assert "75.0% of the multiply-accumulates" in out
 
 
 def test_slim_writes_a_smaller_model(capsys, dead, tmp_path):

@@ -82,7 +82,10 @@ def test_nested_shared_and_several_inputs_and_outputs():
     model = keras.Model([a, b], {"first": layers.Dense(2)(y), "second": layers.Dense(1)(x)})
     converted = compare(model)
     assert converted.input_names == ["a", "b"]
-    assert sorted(converted(model.inputs and [np.ones((1, 4)), np.ones((1, 3))])) == ["first", "second"]
+    assert sorted(converted(model.inputs and [np.ones((1, 4)), np.ones((1, 3))])) == [
+        "first",
+        "second",
+    ]
     assert converted.count_params() == model.count_params()
     assert converted.get_layer("nested").get_layer("in").units == 5
 
@@ -110,7 +113,10 @@ class Own(layers.Layer):
             layers.BatchNormalization(renorm=True, name="norm"),
             "'norm'.*does not know: {'renorm': True}",
         ),
-        (lambda x: ops.cumsum(x, axis=-1), r"the operation 'cumsum.*' \(Cumsum\) has no counterpart"),
+        (
+            lambda x: ops.cumsum(x, axis=-1),
+            r"the operation 'cumsum.*' \(Cumsum\) has no counterpart",
+        ),
     ],
     ids=["own", "new", "other function", "missing function", "argument", "operation"],
 )

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_gss as gss
 from keras_gss import zoo
+from keras_gss.count import removable_share
 
 
 def test_the_papers_networks():
@@ -28,6 +29,27 @@ def test_live_macs_are_those_of_the_network_that_would_be_left():
     assert list(found.structure.values()) == [(4, 3), (3, 2)]
     small = gss.slim(model, inputs="narrow")
     assert gss.count(small).macs == found.live_macs
+
+
+def test_removable_share_by_hand():
+    """conv 9*3*4 at 4x4, depthwise 9*4 at 2x2, dense 16*5: one channel of four has to stay."""
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(4, 3, use_bias=False),
+            layers.DepthwiseConv2D(3, use_bias=False),
+            layers.Flatten(),
+            layers.Dense(5),
+        ]
+    )
+    share = removable_share(model)
+    macs = [108 * 16, 36 * 4, 80]
+    assert share.macs == pytest.approx(1 - sum(macs) / 4 / sum(macs))
+    assert share.parameters == pytest.approx(1 - (27 + 9 + 20 + 5) / (108 + 36 + 80 + 5))
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3), layers.Softmax(), layers.Dense(2)]
+    )
+    assert removable_share(model).macs == 0
 
 
 def test_shared_layers_work_per_call_and_weigh_once():

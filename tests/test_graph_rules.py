@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from planted import check_slim, plant
 
 import keras_gss as gss
@@ -31,6 +33,18 @@ PASSED_BY = {
     "SpatialDropout2D": (2, layers.SpatialDropout2D(0.5)),
     "GaussianNoise": (2, layers.GaussianNoise(0.1)),
     "Rescaling": (2, layers.Rescaling(2.0, 1.0)),
+    "Rescaling, per channel": (2, layers.Rescaling([1.0, 2, 3, 4, 5, 6], np.arange(6.0))),
+    "Normalization": (2, layers.Normalization()),
+    "Normalization, inverted": (2, layers.Normalization(invert=True)),
+    "Normalization, one for all": (2, layers.Normalization(axis=None)),
+    "Normalization, given": (
+        2,
+        layers.Normalization(mean=[0.0, 1, 2, 3, 4, 5], variance=[1.0, 2, 3, 4, 5, 6]),
+    ),
+    "Normalization, given one": (2, layers.Normalization(mean=1.0, variance=4.0)),
+    "LayerScale": (2, LayerScale(0.5, 6)),
+    "StochasticDepth": (2, StochasticDepth(0.5)),
+    "CustomScaleLayer": (2, lambda x: CustomScaleLayer(0.3)([x, layers.ReLU()(x)])),
     "MaxPooling1D": (1, layers.MaxPooling1D()),
     "MaxPooling2D": (2, layers.MaxPooling2D(padding="same")),
     "MaxPooling3D": (3, layers.MaxPooling3D()),
@@ -133,6 +147,8 @@ BARRIERS = {
     "softmax": (2, layers.Activation("softmax"), "softmax"),
     "Lambda": (2, layers.Lambda(lambda x: x + 1.0), "has no rule"),
     "groups of one channel": (2, layers.Conv2D(6, 3, groups=6), "6 groups"),
+    "Normalization of places": (2, layers.Normalization(axis=(1, 2, 3)), "several axes"),
+    "Rescaling by an array": (2, layers.Rescaling(np.ones((6, 6))), "one number per channel"),
 }
 
 
@@ -148,6 +164,9 @@ def network(rank, between, reader):
         positive = "variance" in variable.path
         value = random.normal(size=variable.shape) * 0.4
         variable.assign(np.abs(value) + 0.5 if positive else value)
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()
     return model
 
 

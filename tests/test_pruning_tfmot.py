@@ -244,7 +244,10 @@ class OnlyDense(tfmot.PruningPolicy):
     [
         {"pruning_schedule": tfmot.ConstantSparsity(0.6, 0, frequency=1)},
         {"pruning_schedule": tfmot.PolynomialDecay(0.2, 0.8, 0, 6, frequency=1)},
-        {"pruning_schedule": tfmot.ConstantSparsity(0.5, 0, frequency=1), "sparsity_m_by_n": (2, 4)},
+        {
+            "pruning_schedule": tfmot.ConstantSparsity(0.5, 0, frequency=1),
+            "sparsity_m_by_n": (2, 4),
+        },
         {
             "pruning_schedule": tfmot.ConstantSparsity(0.6, 0, frequency=1),
             "pruning_policy": OnlyDense(),
@@ -300,7 +303,9 @@ def test_nested_and_shared_layers_are_wrapped_once():
     inputs = layers.Input((4,))
     model = tf_keras.Model(inputs, layers.Dense(2, name="out")(shared(shared(inner(inputs)))))
     pruned = gss.prune(model, gss.StdThreshold(0.7))
-    assert [type(each).__name__ for each in pruned.get_layer("nested").layers] == ["PruneLowMagnitude"]
+    assert [type(each).__name__ for each in pruned.get_layer("nested").layers] == [
+        "PruneLowMagnitude"
+    ]
     assert len(wrappers(pruned)) == 2
     before = zeros(pruned)
     pruned.compile("adam", "mse")

@@ -306,3 +306,44 @@ def test_several_inputs_narrow_each_its_own_way():
     assert report.input_features == {"left": (3, 2), "right": (2, 2)}
     a, b = np.array([[1.0, 5, 2]]), np.array([[3.0, 4]])
     assert read(small([a[:, [0, 2]], b])).item() == read(model([a, b])).item() == 30
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        layers.Rescaling([1.0, 2, 3], offset=[4.0, 5, 6]),
+        layers.Rescaling(np.array([1.0, 2, 3]), offset=0.5),
+        layers.Normalization(mean=[1.0, 2, 3], variance=[4.0, 5, 6]),
+        layers.Normalization(mean=1.0, variance=4.0),
+        layers.Normalization(),
+    ],
+)
+def test_numbers_per_feature_go_with_their_feature(first):
+    x = np.arange(12, dtype="float32").reshape(4, 3)
+    first = type(first).from_config(first.get_config())
+    model = keras.Sequential([keras.Input((3,)), first, layers.Dense(2)])
+    if first.weights:
+        first.adapt(x**2)
+    put(model.layers[1], [[1.0, 2], [0, 0], [3, 4]], [0.0, 0])
+    small = gss.slim(model, inputs="narrow")
+    assert small.input_shape == (None, 2)
+    np.testing.assert_allclose(read(small(x[:, [0, 2]])), read(model(x)), rtol=1e-6)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(small))
+    assert again.layers[0].get_config() == small.layers[0].get_config()
+
+
+class Offset(layers.Layer):
+    """Adds a number that its config does not tell: whoever builds it anew loses it."""
+
+    offset = 0.0
+
+    def call(self, x):
+        return x + self.offset
+
+
+def test_state_that_rebuilding_loses_is_an_error():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4), Offset(), layers.Dense(2)])
+    assert gss.slim(model).count_params() == model.count_params()
+    model.layers[1].offset = 5.0
+    with pytest.raises(RuntimeError, match="differ from those"):
+        gss.slim(model)

@@ -1,5 +1,6 @@
 """tf_keras models: the same groups, penalties, masks and cuts as in Keras 3, in tf_keras' own `fit`."""
 
+import itertools
 import os
 import random
 import subprocess
@@ -47,7 +48,7 @@ def data(rows=8, wide=4, out=2):
 def structure(model):
     """The (2, 2) penalty of a chain, without factor."""
     kernels = [layer.kernel.numpy().astype("float64") for layer in model.layers]
-    pairs = zip(kernels[:-1], kernels[1:], strict=True)
+    pairs = itertools.pairwise(kernels)
     return sum(np.sqrt((a**2).sum(0) + (b**2).sum(1)).sum() ** 2 for a, b in pairs)
 
 
@@ -262,7 +263,9 @@ def test_the_callback_logs_and_leaves_no_trace():
 
 
 @pytest.mark.parametrize(
-    "compiled", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str
+    "compiled",
+    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}],
+    ids=str,
 )
 def test_training_equals_that_of_keras_3(compiled):
     x, y = data(16)
@@ -474,7 +477,7 @@ SEQUENCE_LAYERS = {
     "stacked": lambda x: keras.layers.LSTM(4)(keras.layers.GRU(5, return_sequences=True)(x)),
     "Bidirectional": lambda x: keras.layers.Bidirectional(keras.layers.LSTM(4))(x),
     "Bidirectional, two layers": lambda x: keras.layers.Bidirectional(
-        keras.layers.GRU(4), keras.layers.GRU(4, go_backwards=True), merge_mode="sum"
+        keras.layers.GRU(4), "sum", backward_layer=keras.layers.GRU(4, go_backwards=True)
     )(x),
     "TimeDistributed": lambda x: keras.layers.TimeDistributed(keras.layers.Dense(5, "relu"))(x),
     "MultiHeadAttention": lambda x: keras.layers.MultiHeadAttention(3, 4, value_dim=5)(x, x),

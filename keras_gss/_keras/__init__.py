@@ -17,7 +17,13 @@ from keras_gss._keras.library import (
     tf_keras_if_imported,
     to_numpy,
 )
-from keras_gss._keras.names import activation_name, argument_names, kinds, layer_view, tensorflow_function
+from keras_gss._keras.names import (
+    activation_name,
+    argument_names,
+    kinds,
+    layer_view,
+    tensorflow_function,
+)
 from keras_gss._keras.rebuild import copy_values, own_objects, put, rebuild
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
@@ -62,12 +68,12 @@ __all__ = [
     "add_loss",
     "argument_names",
     "check_model",
-    "copy_values",
     "class_of",
+    "copy_values",
     "dtype_of",
     "every_layer",
-    "graph_of",
     "forget_functions",
+    "graph_of",
     "in_symbolic_scope",
     "input_structure",
     "is_graph",

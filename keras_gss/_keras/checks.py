@@ -54,14 +54,13 @@ def check_model(model: Any, caller: str) -> None:
                 f"{library.__name__}'s own."
             )
     for variable in model.weights:
-        if not np.isfinite(np.sum(to_numpy(variable), dtype=np.float64)):
-            values = to_numpy(variable)
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"`{caller}` needs finite weights, and '{path_of(variable)}' of '{model.name}' "
-                    f"holds {int((~np.isfinite(values)).sum())} NaN or infinite values. Load the "
-                    "last good checkpoint, or train with a smaller learning rate."
-                )
+        finite = np.isfinite(to_numpy(variable))
+        if not finite.all():
+            raise ValueError(
+                f"`{caller}` needs finite weights, and '{path_of(variable)}' of '{model.name}' "
+                f"holds {int((~finite).sum())} NaN or infinite values. Load the last good "
+                "checkpoint, or train with a smaller learning rate."
+            )
 
 
 def _foreign(layer: Any, other: str) -> str | None:

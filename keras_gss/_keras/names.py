@@ -3,6 +3,7 @@
 import functools
 import inspect
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +64,11 @@ def kinds(operation: Any) -> tuple[type | str, ...]:
     """
     layer = operation.tf_keras_layer if isinstance(operation, _LayerView) else operation
     kind = type(layer)
-    if is_tf_keras(layer) and kind.__module__.startswith("tf_keras.src.layers."):
-        return kind, getattr(keras.layers, kind.__name__, kind)
+    if is_tf_keras(layer) and kind.__module__.startswith("tf_keras.src."):
+        # The layers of `applications` live in modules of the same names.
+        own = sys.modules.get(kind.__module__.removeprefix("tf_"))
+        home = keras.layers if ".layers." in kind.__module__ else own
+        return kind, getattr(home, kind.__name__, kind)
     if not isinstance(layer, keras.Layer) and kind.__module__.startswith("keras.src.ops"):
         return (kind.__name__,)
     return (kind,)
@@ -96,9 +100,10 @@ def argument_names(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
     tf_keras calls the first one `inputs` throughout, Keras 3 that of a recurrent layer `sequences`.
     """
-    if not isinstance(operation, _LayerView) or "inputs" not in arguments:
+    kind = kinds(operation)[-1]
+    if not isinstance(kind, type) or not isinstance(operation, _LayerView):
         return arguments
-    _, first, *_ = inspect.signature(kinds(operation)[-1].call).parameters
+    _, first, *_ = inspect.signature(kind.call).parameters
     return {first if name == "inputs" else name: v for name, v in arguments.items()}
 
 
@@ -163,9 +168,7 @@ def tensorflow_function(operation: Any) -> Callable | None:
     if kind == "Concatenate":
         return functools.partial(tf.concat, axis=operation.axis)
     if kind == "Mean":
-        return functools.partial(
-            tf.reduce_mean, axis=operation.axis, keepdims=operation.keepdims
-        )
+        return functools.partial(tf.reduce_mean, axis=operation.axis, keepdims=operation.keepdims)
     for name, counterpart in {**_UNARY, **_BINARY}.items():
         if counterpart == kind and not name.startswith("__"):
             return operator.attrgetter(name)(tf)

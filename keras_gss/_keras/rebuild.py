@@ -193,3 +193,5 @@ def copy_values(
                     variable.assign(added[id(source), name])
         for variable, target in pairs:
             target.assign(values.get(id(variable), variable))
+        if type(layer).__name__ == "Normalization":
+            layer.finalize_state()  # it computes with a copy of its weights

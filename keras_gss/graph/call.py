@@ -10,7 +10,7 @@ import numpy as np
 from keras import tree
 
 from keras_gss._keras import Node, argument_names, kinds, layer_view
-from keras_gss.graph.records import Edge, Rescale, Signal, WeightAxis, Work
+from keras_gss.graph.records import Edge, Listed, Rescale, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
 if TYPE_CHECKING:
@@ -216,6 +216,19 @@ class Call:
         """Declares a config entry that follows the lengths of `signal`'s axes that remain."""
         self.trace.resize(self.layer, self.config + key, signal, compute)
 
+    def listed(self, key: str, values: Any, labels: np.ndarray) -> None:
+        """Declares a config entry that lists one number (or one for all) per channel.
+
+        Args:
+            key: the entry's key in the layer's config.
+            values: the numbers, broadcastable to the shape of `labels`.
+            labels: unit ids, shape `(channels,)`.
+        """
+        new = Listed(self.layer, key, np.broadcast_to(values, labels.shape), labels)
+        old = self.trace.listed.setdefault((id(self.layer), key), new)
+        if old is not new:
+            self.tie(old.labels, labels)
+
     def edge(
         self,
         inputs: tuple[np.ndarray, np.ndarray],
@@ -244,7 +257,8 @@ class Call:
         absorbs = absorbs and (variable is not None or can_have_bias)
         edge = Edge(self.path, self.layer, variable, labels, outputs, nonzero, sums, value, absorbs)
         varies = nonzero[edge.blocked()].any(0)
-        emitted = np.tensordot(np.nan_to_num(value), sums, 1)
+        shown = np.flatnonzero(np.nan_to_num(value))
+        emitted = np.tensordot(value[shown], sums[shown], 1)
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
         known = self.trace.edges.setdefault(self.identity, edge)

@@ -167,10 +167,9 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
         for n in np.unique(number[roots[signal.labels]])
     }
     outputs = {int(n) for s in found.outputs for n in np.unique(number[roots[s.labels]])}
-    for n in range(number.max(initial=-1) + 1):
-        neurons = np.flatnonzero(number == n)
+    for n, (first, size) in enumerate(zip(*_heads(number), strict=True)):
         made, read, along = (slices[n, role] for role in ("incoming", "outgoing", "companion"))
-        reason = OUTPUT if n in outputs else reasons.get(int(neurons[0]), "")
+        reason = OUTPUT if n in outputs else reasons[first]
         if n in input_names:
             reason = reason or "is an input of the model"
         if not made and not inputs:
@@ -185,7 +184,7 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
         groups.append(
             NeuronGroup(
                 name=name,
-                size=len(neurons),
+                size=size,
                 incoming=tuple(made),
                 outgoing=tuple(read),
                 companions=tuple(along),
@@ -209,7 +208,7 @@ def _partition(found: Trace, roots: np.ndarray, fixed: np.ndarray) -> tuple[np.n
     touched = [(axis.labels, axis.role != "companion") for axis in found.axes.values()]
     touched += [(signal.labels, False) for _, signal in found.inputs]
     for labels, is_kernel in touched:
-        owned = np.unique(roots[labels])
+        owned = roots[labels]  # what occurs twice is still marked once
         signature[owned] ^= random.integers(2, 2**63, dtype=np.uint64)
         in_kernel[owned] |= is_kernel
     in_kernel[FIXED] = False
@@ -218,10 +217,16 @@ def _partition(found: Trace, roots: np.ndarray, fixed: np.ndarray) -> tuple[np.n
     order = np.argsort(np.argsort(first))
     number, position = np.full(len(roots), -1), np.full(len(roots), -1)
     number[members] = order[which]
-    for n in range(len(first)):
-        own = number == n
-        position[own] = np.arange(own.sum())
+    together = members[np.argsort(number[members], kind="stable")]
+    sizes = np.bincount(number[members])
+    position[together] = np.arange(len(together)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return number, position
+
+
+def _heads(number: np.ndarray) -> tuple[list[int], list[int]]:
+    """Returns the first unit and the size of every group, in the groups' order."""
+    _, first, sizes = np.unique(number[number >= 0], return_index=True, return_counts=True)
+    return np.flatnonzero(number >= 0)[first].tolist(), sizes.tolist()
 
 
 def _slices(

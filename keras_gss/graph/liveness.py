@@ -26,13 +26,11 @@ class Liveness:
         trace: the numeric trace this was computed from.
         needed: bool per unit id: the model's output depends on it.
         kept: bool per unit id: needed, or kept so that no tensor becomes empty.
-        reasons: why fixed units stay, by root unit.
     """
 
     trace: Trace
     needed: np.ndarray
     kept: np.ndarray
-    reasons: dict[int, str]
 
     def keep(self, labels: np.ndarray) -> np.ndarray:
         """Returns which of `labels` stay, same shape."""
@@ -44,6 +42,8 @@ class Liveness:
         A neuron that is kept only to keep its layer from vanishing is folded too: `silenced`.
         """
         constant = np.where(self.needed[edge.inputs], 0.0, np.nan_to_num(edge.value))
+        if not constant.any():
+            return np.zeros(edge.outputs.shape)
         return np.where(self.needed[edge.outputs], np.tensordot(constant, edge.sums, 1), 0.0)
 
     def silenced(self, labels: np.ndarray) -> np.ndarray:
@@ -80,20 +80,16 @@ def liveness(trace: Trace, inputs: bool = False) -> Liveness:
     """
     units = trace.units
     roots = units.roots(np.arange(len(units)))
-    fixed, reasons = units.fixed()
-    needed = fixed.copy()
+    needed, _ = units.fixed()
     if not inputs:
         for _, signal in trace.inputs:
-            held = roots[signal.labels]
-            needed[held] = True
-            for root in np.unique(held[~fixed[held]]).tolist():
-                reasons[root] = "is an input of the model"
+            needed[roots[signal.labels]] = True
     _spread_need(trace, roots, needed)
     kept = needed.copy()
     for labels in _everything_with_width(trace):
         if not kept[roots[labels]].any():
             kept[roots[labels.flat[0]]] = True
-    return Liveness(trace, needed[roots], kept[roots], reasons)
+    return Liveness(trace, needed[roots], kept[roots])
 
 
 def _spread_need(trace: Trace, roots: np.ndarray, needed: np.ndarray) -> None:

@@ -86,6 +86,16 @@ class Rescale:
 
 
 @dataclass(frozen=True, eq=False)
+class Listed:
+    """A config entry with a number per unit: `config[key]` is what remains of `values`."""
+
+    operation: Any
+    key: str
+    values: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Work:
     """One use of a kernel: every entry is multiplied `positions` times for one sample."""
 

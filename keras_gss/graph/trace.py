@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_gss import _keras
 from keras_gss.graph.call import Call
-from keras_gss.graph.records import Edge, Rescale, Resize, Signal, WeightAxis, Work
+from keras_gss.graph.records import Edge, Listed, Rescale, Resize, Signal, WeightAxis, Work
 from keras_gss.graph.registry import rule_for
 from keras_gss.graph.units import FIXED, Units
 
@@ -34,6 +34,7 @@ class Trace:
     edges: dict[Any, Edge] = field(default_factory=dict)
     resizes: dict[tuple[int, str], Resize] = field(default_factory=dict)
     rescales: dict[int, Rescale] = field(default_factory=dict)
+    listed: dict[tuple[int, str], Listed] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     inputs: list[tuple[Any, Signal]] = field(default_factory=list)
@@ -148,4 +149,6 @@ def _fix_foreign_uses(found: Trace) -> None:
             owners.setdefault(id(variable), set()).add(id(layer))
     for axis in found.axes.values():
         if len(owners.get(id(axis.variable), ())) > 1:
-            found.units.fix(axis.labels, f"shares the weight '{_keras.path_of(axis.variable)}' between layers")
+            found.units.fix(
+                axis.labels, f"shares the weight '{_keras.path_of(axis.variable)}' between layers"
+            )

@@ -13,17 +13,20 @@ class Units:
     """
 
     def __init__(self) -> None:
-        self._parent = np.zeros(1, dtype=np.int64)
+        self._parent = np.zeros(1024, dtype=np.int64)  # doubled when full: linear in all units
+        self._count = 1
         self._reasons: list[tuple[np.ndarray, str]] = []
 
     def __len__(self) -> int:
-        return len(self._parent)
+        return self._count
 
     def fresh(self, count: int) -> np.ndarray:
         """Returns the ids of `count` new, untied units, shape `(count,)`."""
-        first = len(self._parent)
-        ids = np.arange(first, first + count, dtype=np.int64)
-        self._parent = np.concatenate([self._parent, ids])
+        first, self._count = self._count, self._count + count
+        ids = np.arange(first, self._count, dtype=np.int64)
+        if self._count > len(self._parent):
+            self._parent = np.resize(self._parent, 2 * self._count)
+        self._parent[first : self._count] = ids
         return ids
 
     def roots(self, labels: np.ndarray) -> np.ndarray:
@@ -32,6 +35,7 @@ class Units:
         while True:
             above = self._parent[roots]
             if np.array_equal(above, roots):
+                self._parent[labels] = roots  # shorter paths for the next who asks
                 return roots
             roots = above
 
@@ -41,10 +45,11 @@ class Units:
         A unit tied to `FIXED` becomes fixed, for `reason`.
         """
         first, second = (np.ravel(a) for a in np.broadcast_arrays(first, second))
-        self.fix(np.where(second == FIXED, first, FIXED), reason)
-        self.fix(np.where(first == FIXED, second, FIXED), reason)
         movable = (first != FIXED) & (second != FIXED)
-        first, second = first[movable], second[movable]
+        if not movable.all():
+            self.fix(first[~movable], reason)
+            self.fix(second[~movable], reason)
+            first, second = first[movable], second[movable]
         while True:
             a, b = self.roots(first), self.roots(second)
             apart = a != b
@@ -55,19 +60,19 @@ class Units:
 
     def fix(self, labels: np.ndarray, reason: str) -> None:
         """Marks units as never to be cut; the first reason given to a unit is the one told."""
-        labels = np.unique(labels)
         labels = labels[labels != FIXED]
         if labels.size:
             self._reasons.append((labels, reason))
 
-    def fixed(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Returns a mask over all units (true for fixed roots) and each fixed root's reason."""
+    def fixed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a mask over all units (true for fixed roots) and each one's reason, or ""."""
         mask = np.zeros(len(self), dtype=bool)
         mask[FIXED] = True
-        reasons: dict[int, str] = {}
-        for labels, reason in self._reasons:
-            roots = np.unique(self.roots(labels))
+        why = np.zeros(len(self), dtype=np.int64)
+        texts = np.array(["", *(reason for _, reason in self._reasons)], dtype=object)
+        for number, (labels, _) in enumerate(self._reasons, start=1):
+            roots = self.roots(labels)
             new = roots[~mask[roots]]
             mask[new] = True
-            reasons.update(dict.fromkeys(new.tolist(), reason))
-        return mask, reasons
+            why[new] = number
+        return mask, texts[why]

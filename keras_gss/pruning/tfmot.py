@@ -98,9 +98,7 @@ def strip(model: Any) -> Any:
     """
     stripped = _copied(model, lambda layer: _fresh(unwrapped(layer)))
     masks = {
-        id(weight): mask
-        for wrapper in _wrappers(model)
-        for weight, mask, _ in wrapper.pruning_vars
+        id(weight): mask for wrapper in _wrappers(model) for weight, mask, _ in wrapper.pruning_vars
     }
     pairs = zip(leaf_layers(model), leaf_layers(stripped), strict=True)
     for (_, wrapped_layer), (_, layer) in pairs:
@@ -111,7 +109,7 @@ def strip(model: Any) -> Any:
 
 
 def _copied(model: Any, copy: Callable[[Any], Any]) -> Any:
-    """Clones a model and the models nested in it, each layer by `copy`, and gives it the weights."""
+    """Clones a model and those nested in it, each layer by `copy`, and gives it the weights."""
 
     def nested(layer: Any) -> Any:
         return _clone(layer) if is_graph(layer) else copy(layer)

@@ -46,8 +46,8 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
     for variable, penalty in declared:
         if _key(penalty) != _key(passed):
             raise ValueError(
-                f"'{_keras.path_of(variable)}' declares {_text(penalty)}, and another penalty is passed: "
-                f"{_text(passed)}. Pass none to use what the layers declare, or take that off "
+                f"'{_keras.path_of(variable)}' declares {_text(penalty)}, and another penalty is "
+                f"passed: {_text(passed)}. Pass none to use what the layers declare, or take that off "
                 "with `keras_gss.detach(model, declared=True)`."
             )
     groups = find_groups(model, inputs=passed.inputs)
@@ -112,8 +112,8 @@ def _check_places(declared: Declared, groups: NeuronGroups) -> None:
     for variable, penalty in declared:
         if id(variable) not in kernels:
             raise ValueError(
-                f"{_text(penalty)} is declared on '{_keras.path_of(variable)}', which is no kernel that "
-                "makes or reads neurons of a group: it would have no effect there. Remove it."
+                f"{_text(penalty)} is declared on '{_keras.path_of(variable)}', which is no kernel "
+                "that makes or reads neurons of a group: it would have no effect there. Remove it."
             )
 
 

@@ -1,6 +1,7 @@
 """The rules that ship with the library, one short function per layer kind, filed by family."""
 
 from keras_gss.graph.rules import (
+    applications,
     attention,
     companions,
     elementwise,
@@ -14,6 +15,7 @@ from keras_gss.graph.rules import (
 )
 
 __all__ = [
+    "applications",
     "attention",
     "companions",
     "elementwise",

@@ -1,5 +1,6 @@
 """Layers whose weights belong to the channels that pass through them."""
 
+import keras
 import numpy as np
 from keras import layers
 
@@ -29,6 +30,30 @@ def batch_normalization(call: Call) -> Signal | list[Signal]:
         normal = (value - mean) / np.sqrt(variance.astype(np.float64) + layer.epsilon)
     emitted = np.where(scale == 0, shift, normal * scale + shift)
     return call.signal(call.spread(labels, axis), call.spread(emitted, axis))
+
+
+@register_rule(layers.Normalization)
+def normalization(call: Call) -> Signal | list[Signal]:
+    """Subtracts a mean and divides by a deviation, adapted (weights) or given (config)."""
+    layer = call.operation
+    if len(layer.axis) > 1 or 0 in layer.axis:
+        return call.barrier("normalises along several axes, or along the batch")
+    mean, variance = (keras.ops.convert_to_numpy(v).ravel() for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+
+    def emitted(value: np.ndarray) -> np.ndarray:
+        return mean + value * deviation if layer.invert else (value - mean) / deviation
+
+    if not layer.axis:
+        return call.like(emitted(call.x.value))
+    axis = layer.axis[0] if layer.axis[0] < 0 else layer.axis[0] - 1
+    labels, value = call.along(call.x, axis)
+    for name in ("mean", "variance"):
+        call.declare(f"adapt_{name}", 0, labels)
+        given = getattr(layer, f"input_{name}")
+        if np.ndim(given):
+            call.listed(name, given, labels)
+    return call.signal(call.spread(labels, axis), call.spread(emitted(value), axis))
 
 
 @register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)

@@ -81,11 +81,24 @@ def identity(call: Call) -> Signal:
 
 @register_rule(layers.Rescaling)
 def rescaling(call: Call) -> Signal | list[Signal]:
-    """`x * scale + offset` with numbers; per-channel lists are a barrier."""
-    scale, offset = call.operation.scale, call.operation.offset
-    if np.ndim(scale) or np.ndim(offset):
-        return call.barrier("holds per-channel scales in its config")
-    return call.like(call.x.value * scale + offset)
+    """`x * scale + offset` with numbers, or lists of one number per channel."""
+    layer = call.operation
+    pair = (layer.scale, layer.offset)
+    if not any(np.ndim(numbers) for numbers in pair):
+        return call.like(call.x.value * layer.scale + layer.offset)
+    first = keras.config.image_data_format() == "channels_first"
+    axis = 0 if first else -1
+    sizes = (1, call.x.shape[axis])
+    if any(np.ndim(n) > 1 or np.size(n) not in sizes for n in pair) or (
+        first and (len(call.x.shape) != 3 or np.ndim(layer.offset))
+    ):
+        return call.barrier("scales by an array that is no list of one number per channel")
+    labels, value = call.along(call.x, axis)
+    for key, numbers in zip(("scale", "offset"), pair, strict=True):
+        if np.ndim(numbers):
+            call.listed(key, numbers, labels)
+    emitted = value * np.asarray(layer.scale) + np.asarray(layer.offset)
+    return call.signal(call.spread(labels, axis), call.spread(emitted, axis))
 
 
 @register_operations(

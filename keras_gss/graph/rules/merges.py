@@ -17,37 +17,37 @@ from keras_gss.graph.units import FIXED
 @register_rule(layers.Add)
 def add(call: Call) -> Signal | list[Signal]:
     """The sum of constants is constant."""
-    return _merge(call, lambda values: sum(values))
+    return merge(call, lambda values: sum(values))
 
 
 @register_rule(layers.Subtract)
 def subtract(call: Call) -> Signal | list[Signal]:
     """First minus second."""
-    return _merge(call, lambda values: values[0] - values[1])
+    return merge(call, lambda values: values[0] - values[1])
 
 
 @register_rule(layers.Average)
 def average(call: Call) -> Signal | list[Signal]:
     """The mean of all inputs."""
-    return _merge(call, lambda values: sum(values) / len(values))
+    return merge(call, lambda values: sum(values) / len(values))
 
 
 @register_rule(layers.Maximum)
 def maximum(call: Call) -> Signal | list[Signal]:
     """The largest input."""
-    return _merge(call, lambda values: np.max(np.broadcast_arrays(*values), axis=0))
+    return merge(call, lambda values: np.max(np.broadcast_arrays(*values), axis=0))
 
 
 @register_rule(layers.Minimum)
 def minimum(call: Call) -> Signal | list[Signal]:
     """The smallest input."""
-    return _merge(call, lambda values: np.min(np.broadcast_arrays(*values), axis=0))
+    return merge(call, lambda values: np.min(np.broadcast_arrays(*values), axis=0))
 
 
 @register_rule(layers.Multiply)
 def multiply(call: Call) -> Signal | list[Signal]:
     """Zero times anything is zero."""
-    return _merge(call, product)
+    return merge(call, product)
 
 
 @register_operations("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide", "TrueDivide")
@@ -65,7 +65,7 @@ def binary_operation(call: Call) -> Signal | list[Signal]:
             "Maximum": lambda values: np.maximum(*values),
             "Minimum": lambda values: np.minimum(*values),
         }[kind]
-        return _merge(call, merged)
+        return merge(call, merged)
     others = [a for a in arguments if not isinstance(a, Signal)]
     if any(np.size(keras.ops.convert_to_numpy(other)) > 1 for other in others):
         return call.barrier("combines channels with an array held in the graph")
@@ -86,7 +86,7 @@ def product(values: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Signal]:
+def merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Signal]:
     """Ties the inputs position by position; one that is broadcast along channels stays whole."""
     shape = call.shapes[0]
     if any(len(signal.shape) != len(shape) for signal in call.inputs):

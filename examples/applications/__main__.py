@@ -1,0 +1,164 @@
+"""All models of `keras.applications`: neuron groups, exact slimming, and what of them can be cut.
+
+    python examples/applications                     # those not yet in the results, then the table
+    python examples/applications --models ResNet50 NASNetMobile
+    python examples/applications --groups-only       # quick: groups and shares, nothing is cut
+    python examples/applications --table-only
+
+Every model gets a process of its own, one at a time; its figures become one line of the results
+file as soon as it is done, so that a run that is killed goes on where it was. A model that fails
+is written down with its error and tried again the next time.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+RESULTS = Path(__file__).parents[1] / "results"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def figures(name, everything):
+    """Surveys one model in this process, or also cuts, reloads and trains it."""
+    import check
+    import keras
+    import numpy as np
+
+    import keras_gss as gss
+
+    stamp = {
+        "model": name,
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python examples/applications", *sys.argv[1:]]),
+        "versions": {
+            "keras_gss": gss.__version__,
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+            "python": sys.version.split()[0],
+        },
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+    }
+    return stamp | (check.check if everything else check.survey)(name)
+
+
+def attempt(name, seconds):
+    """Checks one model in a new process; returns its figures, or its name and the error."""
+    command = [sys.executable, __file__, "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"model": name, "error": f"took more than {seconds} s"}
+    if done.returncode:
+        return {"model": name, "error": done.stderr.strip()[-1000:] or f"exit {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def dash(row, show):
+    """Returns `show(row)`, or a dash where the model was only surveyed."""
+    return show(row) if "float32" in row else "-"
+
+
+def table(rows):
+    """Writes the rows as Markdown."""
+    lines = [
+        "| model | parameters | MACs | groups (removable) | removable parameters | removable MACs "
+        "| find groups | slim | largest difference | reloaded |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        if "error" in row:
+            last = row["error"].splitlines()[-1].replace("|", "\\|")
+            lines.append(f"| {row['model']} | failed: {last} |" + " |" * 8)
+            continue
+        find = row["find_groups"]
+        lines.append(
+            f"| {row['model']} | {row['parameters'] / 1e6:.1f} M | {row['macs'] / 1e9:.2f} G "
+            f"| {row['groups']} ({row['removable_groups']}) "
+            f"| {row['removable_parameters']:.1%} | {row['removable_macs']:.1%} "
+            f"| {find['wall_seconds']:.2f} ({find['cpu_seconds']:.2f}) s "
+            f"| {dash(row, slim_cell)} | {dash(row, difference_cell)} "
+            f"| {dash(row, lambda row: format(max(row['reloaded'].values()), '.0e'))} |"
+        )
+    return "\n".join(lines)
+
+
+def slim_cell(row):
+    """Writes how long slimming took."""
+    slim = row["float32"]["slim"]
+    return f"{slim['wall_seconds']:.1f} ({slim['cpu_seconds']:.1f}) s"
+
+
+def difference_cell(row):
+    """Writes the largest difference, of float64 where float32 was not enough."""
+    if "float64" in row:
+        return f"{row['float64']['difference']:.0e} (float64)"
+    return f"{row['float32']['difference']:.0e}"
+
+
+def untouched(rows):
+    """Writes which layers stay whole and why, models with the same reasons together."""
+    lines = []
+    for row in rows:
+        left = row.get("untouched", {}).items()
+        others = {path: why for path, why in left if "is the model's output" not in why}
+        if others:
+            lines += [f"- {row['model']}: {len(others)} layers"]
+            lines += [f"  - `{path}`: {why}" for path, why in others.items()]
+    return "\n".join(lines) or "Nothing but the layer that makes the output."
+
+
+def main():
+    """Checks what is asked for and not yet done, then writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="*", metavar="NAME", help="default: all 40")
+    parser.add_argument("--results", type=Path, default=RESULTS / "applications.jsonl")
+    parser.add_argument("--page", type=Path, default=RESULTS / "applications.md")
+    parser.add_argument("--again", action="store_true", help="also those already done")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds per model")
+    parser.add_argument("--table-only", action="store_true")
+    parser.add_argument(
+        "--groups-only", action="store_true", help="survey only, all in this one process"
+    )
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(figures(arguments.one, everything=True)))
+        return
+    rows = {}
+    if arguments.results.exists():
+        lines = arguments.results.read_text().splitlines()
+        rows = {row["model"]: row for row in map(json.loads, lines)}
+    if not arguments.table_only:
+        import check
+
+        for name in arguments.models or check.MODELS:
+            if name not in check.MODELS:
+                parser.error(f"no model {name!r}. Expected one of {', '.join(check.MODELS)}")
+            done = "find_groups" if arguments.groups_only else "float32"
+            if arguments.again or done not in rows.get(name, {}):
+                rows[name] = (
+                    figures(name, everything=False)
+                    if arguments.groups_only
+                    else attempt(name, arguments.timeout)
+                )
+                print(name, rows[name].get("error", "done"), flush=True)
+                arguments.results.write_text(
+                    "".join(json.dumps(row) + "\n" for row in rows.values())
+                )
+    before, rest = arguments.page.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    ordered = sorted(rows.values(), key=lambda row: row["model"].lower())
+    new = f"{BEGIN}\n{table(ordered)}\n\n{untouched(ordered)}\n{END}"
+    arguments.page.write_text(before + new + after)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""One model of `keras.applications`: plants dead neurons, cuts them, compares all the rest."""
+
+import inspect
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import reload
+from keras import applications
+
+import keras_gss as gss
+from keras_gss.count import removable_share
+
+MODELS = tuple(
+    name for name, value in sorted(vars(applications).items()) if inspect.isfunction(value)
+)
+SMALL = 64  # pixels; what the models are run at
+LEAST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # what Keras allows
+NOISE = {"float32": 1e-5, "float64": 1e-10}
+BATCH = 2
+
+
+def build(name, size=None):
+    """Builds a model without pretrained weights, for its usual input size or a given one."""
+    shape = {} if size is None else {"input_shape": (size, size, 3)}
+    return getattr(applications, name)(weights=None, classifier_activation=None, **shape)
+
+
+def randomise(model, rng):
+    """Draws whatever starts as a constant: biases, scales, shifts and statistics."""
+    for variable in model.weights:
+        if len(variable.shape) == 1 and "float" in variable.dtype:
+            centred = variable.name in ("bias", "beta", "mean", "moving_mean")
+            low, high = (-0.2, 0.2) if centred else (0.5, 1.5)
+            variable.assign(rng.uniform(low, high, variable.shape))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
+def plant(groups, rng):
+    """Zeroes all weights that read a random half of the neurons of every removable group.
+
+    Returns:
+        `{group name: bool per neuron, true for those that stay}`.
+    """
+    stays, values = {}, {}
+    for group in groups:
+        if group.removable:
+            stays[group.name] = np.ones(group.size, bool)
+            stays[group.name][rng.permutation(group.size)[: group.size // 2]] = False
+        for piece in group.outgoing if group.removable else ():
+            value = values.setdefault(id(piece.weight), (piece.weight, read(piece.weight).copy()))
+            along = np.moveaxis(value[1], piece.axis, 0)
+            along[~owned(piece, stays[group.name])] = 0
+    for weight, value in values.values():
+        weight.assign(value)
+    return stays
+
+
+def read(variable):
+    """Returns a variable's value."""
+    return keras.ops.convert_to_numpy(variable)
+
+
+def owned(piece, stays):
+    """Tells for each position of a slice's axis whether it stays: others' positions do."""
+    return np.where(piece.index >= 0, stays[piece.index], True)
+
+
+def check_weights(model, small, groups, stays):
+    """Raises unless the slim weights are the old ones without exactly the planted neurons."""
+    masks = {}
+    for group in groups:
+        for piece in (*group.incoming, *group.outgoing, *group.companions):
+            if group.removable:
+                keep = owned(piece, stays[group.name])
+                key = id(piece.weight), piece.axis
+                masks[key] = masks.get(key, True) & keep
+    for old, new in zip(model.weights, small.weights, strict=True):
+        expected = read(old)
+        for axis in range(expected.ndim):
+            if (id(old), axis) in masks:
+                expected = np.compress(masks[id(old), axis], expected, axis)
+        np.testing.assert_array_equal(read(new), expected, err_msg=old.path)
+
+
+def inputs_for(model, rng):
+    """Draws a batch: pixels where the model has its own preprocessing, else what it leads to."""
+    own = (keras.layers.Rescaling, keras.layers.Normalization)
+    low, high = (0, 255) if any(isinstance(layer, own) for layer in model.layers) else (-1, 1)
+    return rng.uniform(low, high, (BATCH, *model.input_shape[1:]))
+
+
+def cut(model, seed=0):
+    """Randomises, plants and cuts.
+
+    Returns:
+        `(slim model, inputs, figures)`, the figures a dict to be written down.
+
+    Raises:
+        AssertionError: if the widths or the weights are not those planted.
+    """
+    rng = np.random.default_rng(seed)
+    randomise(model, rng)
+    groups = gss.find_groups(model)
+    stays = plant(groups, rng)
+    (small, report), seconds = clock(lambda: gss.slim(model, return_report=True))
+    expected = {group: (len(mask), int(mask.sum())) for group, mask in stays.items()}
+    assert report.cut == expected, f"cut {report.cut}, planted {expected}"
+    check_weights(model, small, groups, stays)
+    x = inputs_for(model, rng)
+    before = read(model(x, training=False))
+    after = read(small(x, training=False))
+    assert np.isfinite(before).all() and np.ptp(before) > 0, "the outputs say nothing"
+    largest = float(np.abs(before - after).max() / np.abs(before).max())
+    return small, x, {"difference": largest, "slim": seconds}
+
+
+def train(small, x):
+    """Takes one step on random targets; returns the loss.
+
+    Raises:
+        AssertionError: if the loss or a weight is no finite number, or no weight moved.
+    """
+    small.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True, jit_compile=False)
+    kernel = read(small.trainable_weights[0]).copy()
+    loss = float(small.train_on_batch(x, np.ones((BATCH, *small.output_shape[1:]))))
+    assert np.isfinite(loss), f"the loss is {loss}"
+    assert all(np.isfinite(read(variable)).all() for variable in small.weights)
+    assert (read(small.trainable_weights[0]) != kernel).any(), "nothing was learnt"
+    return loss
+
+
+def reloaded(small, x):
+    """Saves, loads in a process without keras_gss and returns the differences by kind of file."""
+    with tempfile.TemporaryDirectory() as folder:
+        small.export(Path(folder) / "small", verbose=False)
+        small.save(Path(folder) / "small.keras")
+        np.savez(Path(folder) / "io.npz", x=x, y=read(small(x, training=False)))
+        done = subprocess.run(
+            [sys.executable, reload.__file__, folder], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"reloading failed: {done.stderr[-2000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def clock(function):
+    """Returns what `function` returns, and the wall and CPU seconds it took."""
+    started, used = time.perf_counter(), time.process_time()
+    result = function()
+    wall, cpu = time.perf_counter() - started, time.process_time() - used
+    return result, {"wall_seconds": wall, "cpu_seconds": cpu}
+
+
+def survey(name):
+    """Finds groups at the model's usual input size: how many, what share, how fast."""
+    model = build(name)
+    if None in model.input_shape[1:]:
+        model = build(name, 224)
+    gss.find_groups(model)
+    groups, seconds = clock(lambda: gss.find_groups(model))
+    share, counted = removable_share(model), gss.count(model)
+    keras.backend.clear_session()
+    return {
+        "input": list(model.input_shape[1:]),
+        "layers": len(model.layers),
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+        "groups": len(groups),
+        "removable_groups": sum(group.removable for group in groups),
+        "neurons": sum(group.size for group in groups),
+        "removable_parameters": share.parameters,
+        "removable_macs": share.macs,
+        "find_groups": seconds,
+        "untouched": groups.skipped,
+        "uncounted": counted.uncounted,
+    }
+
+
+def check(name):
+    """Does all of it for one model and returns the figures; raises where something is wrong."""
+    keras.utils.set_random_seed(0)
+    row = survey(name)
+    size = LEAST.get(name, SMALL)
+    small, x, figures = cut(build(name, size))
+    half = gss.count(small)
+    row |= {
+        "run_at": size,
+        "half_parameters": half.parameters,
+        "half_macs": half.macs,
+        "float32": figures,
+        "reloaded": reloaded(small, x),
+        "loss": train(small, x),
+    }
+    if figures["difference"] > NOISE["float32"]:
+        del small
+        keras.backend.clear_session()
+        keras.config.set_floatx("float64")
+        row["float64"] = cut(build(name, size))[-1]
+    dtype = "float64" if "float64" in row else "float32"
+    largest = row[dtype]["difference"]
+    assert largest <= NOISE[dtype], f"outputs differ by {largest} in {dtype}"
+    assert max(row["reloaded"].values()) <= NOISE["float32"], f"reloaded: {row['reloaded']}"
+    return row
