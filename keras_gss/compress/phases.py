@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_gss._checks import check_flag, check_integer
 from keras_gss._keras import leaf_layers, to_numpy
+from keras_gss._probe import random_inputs
 from keras_gss.compress.data import Data, batches, size_of
 from keras_gss.compress.state import RunDirectory, State
 
@@ -23,15 +25,15 @@ class Phase:
         name: 'pretrain', 'train' or 'finetune'; names its state file and its history entries.
         epochs: how many.
         learning_rate: Adam's.
+        seed: decides what dropout drops and, together with the epoch, the order of the samples.
         decay: whether the learning rate falls to a tenth at half of the epochs.
         weight_decay: see `AdamL2`.
-        order_seed: decides the order of the samples, together with the epoch.
     """
 
     name: str
     epochs: int
     learning_rate: float
-    order_seed: tuple[int, ...]
+    seed: tuple[int, ...]
     decay: bool = False
     weight_decay: float = 0.0
 
@@ -87,10 +89,12 @@ class Trainer:
             if state is not None:
                 assign(model.variables, state.arrays["model"])
             return history
+        if state is None:
+            seed_noise(model, phase.seed)
         self.compile(model, phase)
         checkpoint = _Checkpoint(self, phase, history, state, list(model.variables))
         model.fit(
-            batches(self.train, self.batch_size, phase.order_seed, len(history), phase.epochs),
+            batches(self.train, self.batch_size, phase.seed, len(history), phase.epochs),
             epochs=phase.epochs,
             initial_epoch=len(history),
             steps_per_epoch=size_of(self.train) // self.batch_size,
@@ -130,6 +134,15 @@ def evaluate(model: keras.Model, data: Data) -> dict[str, float]:
     return {key: float(value) for key, value in logs.items()}
 
 
+def seed_noise(model: keras.Model, seed: tuple[int, ...]) -> None:
+    """Sets the state of dropout and its like, which every copy of a model begins elsewhere."""
+    known = {id(variable) for variable in model.weights}
+    states = [variable for variable in model.variables if id(variable) not in known]
+    drawn = np.random.default_rng(seed).integers(2**31, size=len(states))
+    for state, value in zip(states, drawn, strict=True):
+        state.assign([value, 0])
+
+
 def choose_speed(
     model: keras.Model,
     steps: int,
@@ -149,16 +162,23 @@ def choose_speed(
         jit_compile: True or False overrules the choice.
         steps_per_execution: a number overrules the choice; lowered to a divisor of `steps`.
 
+    Raises:
+        ValueError: an argument out of its range.
+
     Example:
     >>> layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()]
     >>> choose_speed(keras.Sequential(layers), steps=540, jit_compile=False)
     Speed(jit_compile=False, steps_per_execution=45)
     """
-    if jit_compile is None:
-        jit_compile = _is_dense(model) if _on_cpu_tensorflow() else "auto"
-    limit = min(steps_per_execution or 50, steps)
+    limit = 50 if steps_per_execution is None else steps_per_execution
+    limit = min(check_integer("steps_per_execution", limit, minimum=1), steps)
+    jit: bool | str = "auto"
+    if jit_compile is not None:
+        jit = check_flag("jit_compile", jit_compile)
+    elif _on_cpu_tensorflow():
+        jit = _is_dense(model)
     divisor = next(k for k in range(limit, 0, -1) if steps % k == 0)
-    return Speed(jit_compile, divisor)
+    return Speed(jit, divisor)
 
 
 def _is_dense(model: keras.Model) -> bool:
@@ -176,19 +196,20 @@ def _on_cpu_tensorflow() -> bool:
 
 
 def loss_for(model: keras.Model, labels: np.ndarray) -> keras.losses.Loss:
-    """Returns the cross-entropy that fits the labels' shape and the model's last activation."""
-    output = model.outputs[0]
-    last = output._keras_history.operation
-    softmax = isinstance(last, keras.layers.Softmax) or (
-        getattr(last, "activation", None) is keras.activations.softmax
-    )
-    one_hot = labels.ndim == len(output.shape)
+    """Returns the cross-entropy that fits the labels' shape and what the model gives.
+
+    The outputs are taken for probabilities if those of a few random inputs are, and for logits
+    otherwise: a softmax can stand in a nested model, be a function or come before a last reshape.
+    """
+    outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
+    probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2)
+    one_hot = labels.ndim == len(model.outputs[0].shape)
     kind = (
         keras.losses.CategoricalCrossentropy
         if one_hot
         else keras.losses.SparseCategoricalCrossentropy
     )
-    return kind(from_logits=not softmax)
+    return kind(from_logits=not probabilities)
 
 
 @keras.saving.register_keras_serializable(package="keras_gss")
@@ -207,7 +228,7 @@ class AdamL2(keras.optimizers.Adam):
         """Applies gradients to which the decay has been added."""
         if self.l2:
             weights = (
-                self._trainable_variables if trainable_variables is None else (trainable_variables)
+                self._trainable_variables if trainable_variables is None else trainable_variables
             )
             grads = [
                 None if grad is None else keras.ops.convert_to_tensor(grad) + self.l2 * weight
