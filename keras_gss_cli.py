@@ -17,7 +17,10 @@ REGULARIZERS = ("gss-structure", "gss-element", "deep-gss121")
 FORMATS = ("tf_saved_model", "keras")
 INPUTS = ("keep", "narrow", "select")
 
-_MODEL_HELP = f"a .keras file, or one of {', '.join(MODELS)} (untrained)"
+ENDINGS = (".keras", ".h5", ".hdf5")
+
+_MODEL_HELP = "a .keras or .h5 file of Keras 3 or tf_keras, a folder that tf_keras' model.save "
+_MODEL_HELP += f"wrote, or one of {', '.join(MODELS)} (untrained)"
 _INPUTS_HELP = "what becomes of input features that nothing reads: the model still takes all of "
 _INPUTS_HELP += "them, takes the used ones only, or selects them itself (slower than keeping them)"
 
@@ -234,9 +237,11 @@ def _export(parser: argparse.ArgumentParser) -> None:
 
 
 def _model(text: str) -> str:
-    if text in MODELS or (text.endswith(".keras") and Path(text).is_file()):
+    if text in MODELS or Path(text).is_dir():
         return text
-    if text.endswith(".keras"):
+    if text.endswith(ENDINGS):
+        if Path(text).is_file():
+            return text
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")
     raise argparse.ArgumentTypeError(f"expected {_MODEL_HELP}, received {text!r}")
 

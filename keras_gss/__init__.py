@@ -2,9 +2,11 @@
 
 from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress import AccuracyDrop, compress
+from keras_gss.convert import to_tf_keras
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+from keras_gss.loading import load_model
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
     AbsoluteThreshold,
@@ -55,6 +57,7 @@ __all__ = [
     "detach",
     "export",
     "find_groups",
+    "load_model",
     "prox_exclusive",
     "prox_gss121_neuron",
     "prox_selected",
@@ -62,4 +65,5 @@ __all__ = [
     "prune",
     "register_rule",
     "slim",
+    "to_tf_keras",
 ]

@@ -119,11 +119,7 @@ def export(args: Namespace) -> None:
 def _load_model(name: str, seed: int = 0) -> keras.Model:
     if name in zoo.MODELS:
         return zoo.build(name, seed)
-    try:
-        return keras.models.load_model(name, compile=False)
-    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(f"'{name}' does not load as a Keras model: {reason}") from error
+    return gss.load_model(name)
 
 
 def _load_data(args: Namespace) -> tuple[Data, Data, Any]:

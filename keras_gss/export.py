@@ -11,7 +11,17 @@ from typing import Any
 import keras
 
 from keras_gss._checks import check_choice, check_flag
-from keras_gss._keras import check_model, input_structure, leaf_layers, own_objects
+from keras_gss._keras import (
+    Source,
+    check_model,
+    input_structure,
+    is_tf_keras,
+    leaf_layers,
+    library_of,
+    own_objects,
+    sources,
+    without_wrappers,
+)
 from keras_gss._probe import max_difference, random_inputs, tolerance
 
 FORMATS = ("tf_saved_model", "keras")
@@ -32,7 +42,8 @@ def export(
     `tf.saved_model.load` alone and holds every weight once, where `model.export` holds it twice.
 
     Args:
-        model: a built Sequential or functional Keras 3 model; it is not changed.
+        model: a built Sequential or functional model of Keras 3 or tf_keras; it is not changed, and
+            tfmot's pruning wrappers are left out of the file.
         path: the folder to make (`"tf_saved_model"`) or the `.keras` file (`"keras"`).
         format: `"tf_saved_model"` (needs TensorFlow on every backend) or `"keras"`.
         overwrite: replaces an earlier export. It is replaced only once the new one has passed
@@ -43,7 +54,7 @@ def export(
 
     Raises:
         ValueError: unknown format, a `.keras` path without that ending, NaN weights.
-        TypeError: `model` is no Keras 3 Sequential or functional model.
+        TypeError: `model` is no Sequential or functional model.
         FileExistsError: `path` exists, and `overwrite` is False or it is no earlier export.
         OSError: `path` cannot be written.
         ImportError: a SavedModel is asked for and TensorFlow is absent.
@@ -60,6 +71,7 @@ def export(
     'small.keras'
     """
     check_model(model, "export")
+    model = without_wrappers(model)
     target = check_target(path, format, overwrite)
     with staging(target) as staged:
         if format == "keras":
@@ -165,16 +177,24 @@ def _compare(model: keras.Model, reloaded: Callable[[Any], Any], path: str | os.
 
 def _load_keras(path: Path, model: keras.Model) -> Callable[[Any], Any]:
     # safe_mode guards against strangers' files; this one was written a moment ago.
-    loaded = keras.models.load_model(
+    loaded = library_of(model).models.load_model(
         path, custom_objects=own_objects(model), compile=False, safe_mode=False
     )
     return lambda inputs: loaded(inputs, training=False)
 
 
 def _write_saved_model(model: keras.Model, path: Path) -> None:
-    archive = keras.export.ExportArchive()
-    signature = [keras.tree.map_structure(_input_spec, input_structure(model))]
-    if keras.backend.backend() == "tensorflow":
+    archive = library_of(model).export.ExportArchive()
+    specs = {id(source.tensor): _input_spec(source) for source in sources(model)}
+    signature = [keras.tree.map_structure(lambda x: specs[id(x)], input_structure(model))]
+    if is_tf_keras(model):
+        archive.track(model)
+        archive.add_endpoint(
+            _ENDPOINT,
+            lambda inputs: model(inputs, training=False),
+            keras.tree.map_structure(_tensor_spec, signature),
+        )
+    elif keras.backend.backend() == "tensorflow":
         archive.add_endpoint(_ENDPOINT, lambda inputs: model(inputs, training=False), signature)
         # Keras' own `track(model)` stores each Keras variable beside the tf.Variable it wraps.
         for name in ("variables", "trainable_variables", "non_trainable_variables"):
@@ -185,13 +205,19 @@ def _write_saved_model(model: keras.Model, path: Path) -> None:
                 archive.track(layer)
     else:
         archive.track_and_add_endpoint(_ENDPOINT, model, signature)
-    archive.write_out(str(path), verbose=False)
+    archive.write_out(str(path), **({} if is_tf_keras(model) else {"verbose": False}))
 
 
-def _input_spec(tensor: Any) -> keras.InputSpec:
-    # A tensor made by an unnamed `keras.Input` changes its name on every rebuild, its layer not.
-    name = tensor._keras_history.operation.name
-    return keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+def _input_spec(source: Source) -> keras.InputSpec:
+    # A tensor made by an unnamed `Input` changes its name on every rebuild, its layer not.
+    shape = (None, *source.shape[1:])
+    return keras.InputSpec(shape=shape, dtype=source.dtype, name=source.layer.name)
+
+
+def _tensor_spec(spec: keras.InputSpec) -> Any:
+    import tensorflow as tf
+
+    return tf.TensorSpec(spec.shape, spec.dtype, spec.name)
 
 
 def _load_saved_model(path: Path) -> Callable[[Any], Any]:

@@ -15,7 +15,8 @@ import pytest
 import keras_gss as gss
 from keras_gss import report
 from keras_gss.compress.data import batches, check_data, epoch_order
-from keras_gss.compress.phases import AdamL2, Phase, choose_speed, loss_for
+from keras_gss.compress.optimizers import AdamL2
+from keras_gss.compress.phases import Phase, choose_speed, loss_for
 from keras_gss.compress.pipeline import _WarnIfEmptied
 from keras_gss.compress.search import largest_accepted
 from keras_gss.compress.state import RunDirectory

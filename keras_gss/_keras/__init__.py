@@ -14,9 +14,10 @@ from keras_gss._keras.library import (
     is_tf_keras,
     library_of,
     path_of,
+    tf_keras_if_imported,
     to_numpy,
 )
-from keras_gss._keras.names import activation_name, kinds, layer_view
+from keras_gss._keras.names import activation_name, kinds, layer_view, tensorflow_function
 from keras_gss._keras.rebuild import copy_values, own_objects, rebuild
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
@@ -87,6 +88,8 @@ __all__ = [
     "regularizers_of",
     "remove_loss",
     "sources",
+    "tensorflow_function",
+    "tf_keras_if_imported",
     "to_numpy",
     "track_state",
     "untrack_state",

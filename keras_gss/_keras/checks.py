@@ -46,10 +46,12 @@ def check_model(model: Any, caller: str) -> None:
             f"`{library.__name__}.Model(inputs, outputs)`."
         )
     for path, layer in leaf_layers(model):
-        if library_of(layer) is not library:
+        foreign = _foreign(layer, "keras" if library is not keras else "tf_keras")
+        if foreign:
             raise TypeError(
-                f"`{caller}`: '{model.name}' is a model of {library.__name__}, and its layer "
-                f"'{path}' is one of {library_of(layer).__name__}. Build all of it from one."
+                f"`{caller}`: '{model.name}' is a model of {library.__name__}, and '{path}' of it "
+                f"holds a {foreign}, which its files could not be read with. Use "
+                f"{library.__name__}'s own."
             )
     for variable in model.weights:
         if not np.isfinite(np.sum(to_numpy(variable), dtype=np.float64)):
@@ -60,6 +62,17 @@ def check_model(model: Any, caller: str) -> None:
                     f"holds {int((~np.isfinite(values)).sum())} NaN or infinite values. Load the "
                     "last good checkpoint, or train with a smaller learning rate."
                 )
+
+
+def _foreign(layer: Any, other: str) -> str | None:
+    """Returns the name of an object that a layer holds of the other library, if it holds one."""
+    for name, value in vars(layer).items():
+        if name.endswith(("_regularizer", "_constraint", "_initializer")):
+            kind = type(value)
+            module = kind.__module__.replace(".src", "")
+            if module.split(".")[0] == other:
+                return f"{module}.{kind.__name__}"
+    return None
 
 
 def _is_built(model: Any) -> bool:

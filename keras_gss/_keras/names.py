@@ -1,5 +1,7 @@
 """What tf_keras calls otherwise than Keras 3: the same things under the names of Keras 3."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -134,3 +136,23 @@ def activation_name(function: Callable) -> str | None:
         return name
     builtin = module.startswith(("tf_keras.src.activations", "tensorflow.python.ops."))
     return name if builtin and hasattr(keras.activations, name) else None
+
+
+def tensorflow_function(operation: Any) -> Callable | None:
+    """Returns the TensorFlow function that computes what an operation of `keras.ops` does.
+
+    None if the table above has none, or none with the operation's arguments.
+    """
+    import tensorflow as tf
+
+    kind = type(operation).__name__
+    if kind == "Concatenate":
+        return functools.partial(tf.concat, axis=operation.axis)
+    if kind == "Mean":
+        return functools.partial(
+            tf.reduce_mean, axis=operation.axis, keepdims=operation.keepdims
+        )
+    for name, counterpart in {**_UNARY, **_BINARY}.items():
+        if counterpart == kind and not name.startswith("__"):
+            return operator.attrgetter(name)(tf)
+    return None

@@ -108,8 +108,7 @@ def _edit_config(
                 entry.update(plain, config=own)
             _edit_config(operation, entry["config"], edit, functions)
         else:
-            if not is_tf_keras(operation):
-                _by_reference(operation, entry["config"], functions)
+            _by_reference(operation, entry["config"], functions)
             entry["config"] = edit(operation, entry["config"])
             if is_tf_keras(operation) and type(operation).__name__ != "InputLayer":
                 # A first layer repeats its model's input shape, which the InputLayer tells.
@@ -129,7 +128,15 @@ def _by_reference(layer: Any, config: dict[str, Any], functions: dict[str, Calla
         elif _is_users_function(live):
             name = f"keras_gss function {len(functions)}"
             functions[name] = live
-            config[key] = {"module": "builtins", "class_name": "function", "config": name}
+            if "function_type" in config:  # a Lambda layer of tf_keras
+                config.update({key: name, "function_type": "function"})
+                continue
+            config[key] = {
+                "module": "builtins",
+                "class_name": "function",
+                "config": name,
+                "registered_name": name,
+            }
 
 
 def _is_users_function(value: Any) -> bool:
@@ -147,6 +154,8 @@ def copy_values(
     values, added = values or {}, added or {}
     sources = dict(leaf_layers(old))
     for path, layer in leaf_layers(new):
+        if not layer.weights:
+            continue
         source = sources[path]
         old_variables, new_variables = source.weights, layer.weights
         if len(old_variables) == len(new_variables):

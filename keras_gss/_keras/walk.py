@@ -79,7 +79,7 @@ def sources(model: Any) -> list[Source]:
         shape = tuple(tensor.shape)
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         key = "batch_input_shape" if is_tf_keras(model) else "batch_shape"
-        found.append(Source(_maker(tensor), tensor, shape, dtype, key))
+        found.append(Source(maker(tensor), tensor, shape, dtype, key))
     return found
 
 
@@ -164,6 +164,7 @@ def owned_variables(layer: Any) -> dict[str, Any]:
     return {found.get(id(v), v.name): v for v in layer.weights}
 
 
-def _maker(tensor: Any) -> Any:
+def maker(tensor: Any) -> Any:
+    """Returns the layer or operation that made a symbolic tensor."""
     history = tensor._keras_history
     return history.operation if hasattr(history, "operation") else history.layer

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_gss._keras import sources
+
 Data = tuple[Any, np.ndarray]
 
 
@@ -33,8 +35,8 @@ def check_data(name: str, data: Any, model: keras.Model) -> Data:
     """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise _wrong(name, "be a pair (inputs, labels)", type(data).__name__)
-    if len(model.outputs) != 1 or model.outputs[0].shape[-1] in (None, 1):
-        shapes = [tensor.shape for tensor in model.outputs]
+    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+    if len(shapes) != 1 or shapes[0][-1] in (None, 1):
         raise ValueError(
             f"`model` must be a classifier: one output, its last axis the classes, two or more. "
             f"Received: outputs of shape {_text(shapes)}"
@@ -43,7 +45,7 @@ def check_data(name: str, data: Any, model: keras.Model) -> Data:
     if isinstance(inputs, list):
         inputs = tuple(inputs)  # `tf.data` stacks a list
     arrays = tree.flatten(inputs)
-    expected = [tensor.shape for tensor in tree.flatten(model.inputs)]
+    expected = [source.shape for source in sources(model)]
     shapes = [array.shape for array in arrays]
     if len(shapes) != len(expected) or not all(map(_fits, shapes, expected)):
         raise _wrong(name, f"hold inputs of shape {_text(expected)}", f"shape {_text(shapes)}")

@@ -9,10 +9,12 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_flag, check_integer
-from keras_gss._keras import leaf_layers, to_numpy
+from keras_gss._keras import Callback, is_tf_keras, leaf_layers, library_of, to_numpy
 from keras_gss._probe import random_inputs
 from keras_gss.compress.data import Data, batches, size_of
+from keras_gss.compress.optimizers import adam_l2
 from keras_gss.compress.state import RunDirectory, State
+from keras_gss.regularizers.binding import attachment_of
 
 EVALUATION_BATCH = 500
 
@@ -104,7 +106,7 @@ class Trainer:
             verbose=0,
             callbacks=[
                 *callbacks,
-                keras.callbacks.LearningRateScheduler(phase.learning_rate_at),
+                library_of(model).callbacks.LearningRateScheduler(phase.learning_rate_at),
                 *([] if test is None else [_Test(test)]),
                 checkpoint,
             ],
@@ -113,17 +115,18 @@ class Trainer:
 
     def compile(self, model: keras.Model, phase: Phase) -> None:
         """Compiles `model` for a phase, with a fresh optimizer."""
+        jit_compile = self.speed.jit_compile
         model.compile(
-            optimizer=AdamL2(phase.learning_rate, l2=phase.weight_decay),
+            optimizer=adam_l2(model)(phase.learning_rate, l2=phase.weight_decay),
             loss=loss_for(model, self.train[1]),
             metrics=["accuracy"],
-            jit_compile=self.speed.jit_compile,
+            jit_compile=None if is_tf_keras(model) and jit_compile == "auto" else jit_compile,
             steps_per_execution=self.speed.steps_per_execution,
         )
 
     def evaluate(self, model: keras.Model) -> dict[str, float]:
         """Returns loss and accuracy on the validation data; compiles the model if need be."""
-        if not model.compiled:
+        if getattr(model, "optimizer", None) is None:
             self.compile(model, Phase("evaluate", 0, 1e-3, ()))
         return evaluate(model, self.validation)
 
@@ -183,7 +186,7 @@ def choose_speed(
 
 def _is_dense(model: keras.Model) -> bool:
     layers = [layer for _, layer in leaf_layers(model)]
-    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in layers)
+    recurrent = any(isinstance(layer, library_of(layer).layers.RNN) for layer in layers)
     return not recurrent and all(len(variable.shape) <= 2 for variable in model.weights)
 
 
@@ -195,50 +198,18 @@ def _on_cpu_tensorflow() -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
-def loss_for(model: keras.Model, labels: np.ndarray) -> keras.losses.Loss:
+def loss_for(model: Any, labels: np.ndarray) -> Any:
     """Returns the cross-entropy that fits the labels' shape and what the model gives.
 
     The outputs are taken for probabilities if those of a few random inputs are, and for logits
     otherwise: a softmax can stand in a nested model, be a function or come before a last reshape.
     """
+    losses = library_of(model).losses
     outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
     probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2)
-    one_hot = labels.ndim == len(model.outputs[0].shape)
-    kind = (
-        keras.losses.CategoricalCrossentropy
-        if one_hot
-        else keras.losses.SparseCategoricalCrossentropy
-    )
+    one_hot = labels.ndim == outputs.ndim
+    kind = losses.CategoricalCrossentropy if one_hot else losses.SparseCategoricalCrossentropy
     return kind(from_logits=not probabilities)
-
-
-@keras.saving.register_keras_serializable(package="keras_gss")
-class AdamL2(keras.optimizers.Adam):
-    """Adam with `weight_decay` as PyTorch's Adam has it: `l2 * weight` is added to the gradient.
-
-    It is what the authors finetune with. (Keras' own `weight_decay` is the decoupled one of
-    AdamW.) It cannot revive a weight that is zero.
-    """
-
-    def __init__(self, learning_rate: float = 0.001, l2: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
-        self.l2 = l2
-
-    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
-        """Applies gradients to which the decay has been added."""
-        if self.l2:
-            weights = (
-                self._trainable_variables if trainable_variables is None else trainable_variables
-            )
-            grads = [
-                None if grad is None else keras.ops.convert_to_tensor(grad) + self.l2 * weight
-                for grad, weight in zip(grads, weights, strict=True)
-            ]
-        super().apply(grads, trainable_variables)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the plain values that build the optimizer again."""
-        return {**super().get_config(), "l2": self.l2}
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
@@ -247,7 +218,7 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
         variable.assign(value)
 
 
-class _Test(keras.callbacks.Callback):
+class _Test(Callback):
     """Adds the accuracy on the test data to the logs."""
 
     def __init__(self, test: Data) -> None:
@@ -258,7 +229,7 @@ class _Test(keras.callbacks.Callback):
         logs["test_accuracy"] = evaluate(self.model, self._test)["accuracy"]
 
 
-class _Checkpoint(keras.callbacks.Callback):
+class _Checkpoint(Callback):
     """Restores a phase's state when training begins, saves it after every epoch and says so.
 
     The state holds the model's variables, and apart from them what exists only while the phase
@@ -279,8 +250,9 @@ class _Checkpoint(keras.callbacks.Callback):
 
     def _passing_variables(self) -> list[Any]:
         known = {id(variable) for variable in self._variables}
-        own = [variable for variable in self.model.variables if id(variable) not in known]
-        return own + self.model.optimizer.variables
+        attachment = attachment_of(self.model)
+        held = [] if attachment is None else attachment.state()
+        return [v for v in held if id(v) not in known] + list(self.model.optimizer.variables)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self._state is None:

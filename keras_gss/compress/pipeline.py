@@ -20,12 +20,14 @@ from keras_gss._checks import (
     reject,
 )
 from keras_gss._keras import (
+    Callback,
     check_model,
     copy_values,
     leaf_layers,
     rebuild,
     regularizers_of,
     to_numpy,
+    without_wrappers,
 )
 from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress.data import Data, check_data, checksum, size_of
@@ -166,6 +168,7 @@ def compress(
     True
     """
     check_model(model, "compress")
+    model = without_wrappers(model)
     train = check_data("train", train, model)
     validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
@@ -263,13 +266,13 @@ def compress(
         accuracies=accuracies,
         settings=settings,
     )
-    trainer.run.save_model("pruned.keras", pruned)
+    trainer.run.save_model("pruned.keras", without_wrappers(pruned))
     trainer.run.save_model("model.keras", small)
     trainer.run.write_json("result.json", result.to_dict())
     return result
 
 
-class _WarnIfEmptied(keras.callbacks.Callback):
+class _WarnIfEmptied(Callback):
     """Warns after the first epoch if a threshold would already leave nothing."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_gss._keras import rebuild
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -118,7 +120,7 @@ class RunDirectory:
         """Writes a model as a `.keras` file, without its optimizer."""
         if self.path is not None:
             with tempfile.TemporaryDirectory(dir=self.path, prefix=".tmp-") as folder:
-                model.save(Path(folder) / name, include_optimizer=False)
+                rebuild(model).save(Path(folder) / name)
                 os.replace(Path(folder) / name, self.path / name)
 
     def _replace(self, name: str, write: Callable[[Any], Any], keep: bool = False) -> None:

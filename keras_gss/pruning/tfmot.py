@@ -8,6 +8,7 @@ the model one that tfmot's callbacks and scopes know.
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
@@ -41,6 +42,11 @@ class FixedMasks(tfmot.PruningSchedule):
     def from_config(cls, config: dict[str, Any]) -> "FixedMasks":
         """Builds the schedule."""
         return cls()
+
+
+def wrapper_scope() -> AbstractContextManager[Any]:
+    """Returns the scope in which tf_keras loads models with pruning wrappers."""
+    return tfmot.prune_scope()
 
 
 def wrap(model: Any) -> Any:

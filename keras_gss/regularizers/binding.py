@@ -178,6 +178,10 @@ class Attachment:
         """Returns the variables of the selections that are held over several steps."""
         return [v for term in self._terms if term.held for v in term.held.variables]
 
+    def state(self) -> list[keras.Variable]:
+        """Returns all variables that exist only while the penalties are attached."""
+        return [*([] if self.multiplier is None else [self.multiplier]), *self.held_state()]
+
     def remove(self) -> None:
         """Undoes everything; what someone else has set since then stays."""
         for owner, name, before, after in reversed(self._changes):
