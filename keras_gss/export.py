@@ -53,7 +53,7 @@ def export(
         The path written.
 
     Raises:
-        ValueError: unknown format, a `.keras` path without that ending, NaN weights.
+        ValueError: unknown format, a path whose ending is that of the other one, NaN weights.
         TypeError: `model` is no Sequential or functional model.
         FileExistsError: `path` exists, and `overwrite` is False or it is no earlier export.
         OSError: `path` cannot be written.
@@ -103,6 +103,11 @@ def check_target(path: str | os.PathLike, format: str, overwrite: bool) -> Path:
     check_flag("overwrite", overwrite)
     target = Path(os.path.realpath(path))
     if format == "tf_saved_model":
+        if target.suffix == ".keras":
+            raise ValueError(
+                f"`path` ends in '.keras', which a folder should not: pass format='keras' for a "
+                f"file. Received: {path}"
+            )
         _require_tensorflow()
     elif target.suffix != ".keras":
         raise ValueError(f"`path` must end in '.keras' for format 'keras'. Received: {path}")
@@ -125,7 +130,9 @@ def _check_replaceable(target: Path, format: str, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
-        raise FileExistsError(f"'{target}' exists. Pass overwrite=True to replace it.")
+        raise FileExistsError(
+            f"'{target}' exists. Pass overwrite=True (--overwrite) to replace it."
+        )
     earlier = target.is_file() if format == "keras" else (target / "saved_model.pb").is_file()
     if not earlier:
         raise FileExistsError(
