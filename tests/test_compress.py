@@ -175,6 +175,14 @@ def test_accuracy_drop_takes_the_largest_ratio_that_holds():
     assert all(ratio > max(held) for ratio in failed)
 
 
+def test_accuracy_drop_empties_no_layer_however_much_may_be_lost():
+    target = gss.AccuracyDrop(0.99, probe_epochs=0, probes=3)
+    result = run(target=target, pretrain_epochs=0, epochs=0, finetune_epochs=0)
+    emptied = [entry["ratio"] for entry in result.search if entry["live_macs"] == 0]
+    assert emptied and result.threshold.ratio < min(emptied)
+    assert result.report.live_macs[1] > 0
+
+
 def test_accuracy_drop_that_cannot_be_met():
     with pytest.raises(ValueError, match="no ratio tried keeps a validation accuracy of"):
         run(

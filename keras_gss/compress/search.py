@@ -120,7 +120,7 @@ def settle(
     def accuracy_at(ratio: float) -> dict[str, float]:
         try:
             pruned = prune(model, StdThreshold(ratio, inputs=inputs), granularity=granularity)
-        except ValueError:  # the ratio would empty a layer
+        except ValueError:  # the ratio would empty a layer; no other has no live MACs
             return {"ratio": ratio, "accuracy": 0.0, "live_macs": 0}
         forgetful.fit(pruned, probe)
         accuracy = forgetful.evaluate(pruned)["accuracy"]
@@ -136,7 +136,7 @@ def settle(
             f"ratio {ratio:.4f}  validation {entry['accuracy']:.4f} (at least {floor:.4f})  "
             f"MACs {entry['live_macs']:,}"
         )
-        return entry["accuracy"] >= floor
+        return entry["live_macs"] > 0 and entry["accuracy"] >= floor
 
     ratio = largest_accepted(accepts, 0.0, HIGHEST_RATIO, target.probes)
     if ratio == 0:
