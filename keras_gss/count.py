@@ -24,7 +24,9 @@ class LayerCount:
         nonzero_parameters: how many of them are not zero.
         weights: entries of kernels, without biases and normalisation (the paper's "parameters").
         nonzero_weights: how many of them are not zero.
-        macs: multiply-accumulates that execute, biases left out.
+        macs: multiply-accumulates by weights that execute, biases left out: a recurrent layer's at
+            every step, an attention layer's in its projections. What attention multiplies without
+            weights, queries by keys and scores by values, is not in it.
         live_macs: those between live inputs and live neurons (the paper's FLOPs): what is left
             once every neuron and input feature that can go has gone.
         nonzero_macs: those by weights that are not zero.

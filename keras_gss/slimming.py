@@ -166,10 +166,16 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
     added = {}
     for edge in found.edges.values():
         folded = live.folded(edge)
+        if not folded.any():
+            continue
         if edge.bias is not None:
             values[id(edge.bias)] = values[id(edge.bias)] + folded
-        elif folded[live.keep(edge.outputs)].any():
-            added[id(edge.layer), "bias"] = folded[live.keep(edge.outputs)]
+        else:
+            added[id(edge.layer), "bias"] = folded[..., live.keep(edge.outputs)]
+    for key, rescale in found.rescales.items():
+        kept = live.keep(rescale.labels)
+        factor = rescale.compute(kept.size, int(kept.sum()))
+        values[key] = (values[key] * factor).astype(values[key].dtype)
     for (variable, axis), declared in found.axes.items():
         if declared.role == "outgoing":
             values[variable] = _zeroed(values[variable], axis, live.silenced(declared.labels))
@@ -183,7 +189,8 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
 
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
         config = _plain(config)
-        config.update(resized.get(id(operation), {}))
+        for key, value in resized.get(id(operation), {}).items():
+            _keras.put(config, key, value)
         if (id(operation), "bias") in added:
             config["use_bias"] = True
         return config

@@ -155,14 +155,23 @@ class Oracle:
 
     def _label_linear(self, piece, given, shape):
         rows = self._tie_places(given[0])
+        if piece.groups > 1:
+            self._tie(
+                *np.broadcast_arrays(
+                    rows.reshape(piece.groups, -1), rows[: len(rows) // piece.groups]
+                )
+            )
+        if id(piece) not in self.units:
+            new = self._new_units(shape[-1] // piece.groups)
+            self.units[id(piece)] = np.tile(new, piece.groups)
+            if piece.info["activation"] == "softmax":
+                self._tie(self.units[id(piece)], FIXED)
+        if piece.gates > 1 or piece.kind == "SimpleRNN":
+            rows = np.concatenate([rows, self.units[id(piece)]])
         sink = self.sinks.setdefault(id(piece), Sink())
         if sink.rows:
             self._tie(rows, sink.rows[0])
         sink.rows.append(rows)
-        if id(piece) not in self.units:
-            self.units[id(piece)] = self._new_units(shape[-1])
-            if piece.info["activation"] == "softmax":
-                self._tie(self.units[id(piece)], FIXED)
         return np.broadcast_to(self.units[id(piece)], shape).copy()
 
     def _label_channelwise(self, piece, given, shape):
@@ -177,6 +186,9 @@ class Oracle:
         return given[0]
 
     def _label_spatial(self, piece, given, shape):
+        return np.broadcast_to(self._tie_places(given[0]), shape).copy()
+
+    def _label_places(self, piece, given, shape):
         return np.broadcast_to(self._tie_places(given[0]), shape).copy()
 
     def _label_mover(self, piece, given, shape):
@@ -213,6 +225,8 @@ class Oracle:
 
     def _value_linear(self, piece, given, shape):
         incoming = channel_values(given[0])
+        if "recurrent_kernel" in piece.weights:
+            return self._value_recurrent(piece, incoming)
         live, total = piece.channel_matrix()
         info = piece.info
         whole = not info["transposed"] or (set(info["kernel_size"]) | set(info["strides"]) == {1})
@@ -227,6 +241,27 @@ class Oracle:
         if info["activation"] == "softmax":
             return np.full_like(value, VARIES)
         return _function(info["activation"], value)
+
+    def _value_recurrent(self, piece, incoming):
+        """A unit stays at its first state, zero, if nothing ever reaches its candidate gate."""
+        w, units = piece.weights, len(piece.weights["recurrent_kernel"])
+        first = 2 * units if piece.gates > 2 else 0
+        silent = []
+        for unit in range(units):
+            column = w["kernel"][incoming != 0, first + unit]
+            biases = w["bias"].reshape(-1, piece.gates * units)[:, first + unit]
+            silent.append(not column.any() and not biases.any())
+        for _ in range(units):
+            heard = w["recurrent_kernel"][~np.array(silent)][:, first : first + units].any(axis=0)
+            silent = [quiet and not loud for quiet, loud in zip(silent, heard, strict=True)]
+        state = np.where(silent, 0.0, VARIES)
+        sink = self.sinks[id(piece)]
+        sink.constants.append(np.concatenate([incoming, state]))
+        sink.absorbed.append(~np.isnan(sink.constants[-1]))
+        return state
+
+    def _value_places(self, piece, given, shape):
+        return VARIES
 
     def _value_channelwise(self, piece, given, shape):
         incoming = channel_values(given[0])
@@ -306,6 +341,18 @@ class Oracle:
             rows = self.kept(self.sinks[id(piece)].rows[0])
             columns = self.kept(self.units[id(piece)])
             silent = rows & ~self.is_read(self.sinks[id(piece)].rows[0])
+            if "recurrent_kernel" in w:
+                inputs, gates = len(w["kernel"]), np.tile(columns, piece.gates)
+                out = {"bias": w["bias"][..., gates]}
+                for name, part in (
+                    ("kernel", slice(inputs)),
+                    ("recurrent_kernel", slice(inputs, None)),
+                ):
+                    quiet = np.where(silent[part, None], 0, w[name])
+                    out[name] = quiet[rows[part]][:, gates]
+                return {name: out[name] for name in w}
+            if piece.groups > 1:
+                rows, silent = (each[: len(each) // piece.groups] for each in (rows, silent))
             if piece.info["transposed"]:
                 w["kernel"] = np.where(silent, 0, w["kernel"])
             elif "pointwise_kernel" in w:
@@ -340,6 +387,10 @@ class Oracle:
         live, total = piece.channel_matrix()
         gone = ~self.is_read(sink.rows[0]) & sink.absorbable()
         constant = np.where(gone, np.nan_to_num(sink.constants[0]), 0.0)
+        if "recurrent_kernel" in piece.weights:  # of two rows of biases the first one gains it
+            added = np.zeros_like(piece.weights["bias"], dtype=float)
+            added.reshape(-1, total.shape[-1])[0] = constant @ total
+            return added[..., np.tile(self.kept(self.units[id(piece)]), piece.gates)]
         return (constant @ np.where(live, total, 0.0))[self.kept(self.units[id(piece)])]
 
     def is_read(self, units: np.ndarray) -> np.ndarray:
@@ -366,7 +417,13 @@ class Oracle:
         from_end = axis - piece.weights[name].ndim
         if piece.family == "linear":
             rows, columns = self.sinks[id(piece)].rows[0], self.units[id(piece)]
-            axes = {-2: rows, -1: columns}
+            axes = {-2: rows[:length] if from_end == -2 else rows, -1: columns}
+            if "recurrent_kernel" in piece.weights:
+                gates = np.tile(columns, piece.gates)
+                axes = {-2: columns if name == "recurrent_kernel" else rows[:length], -1: gates}
+                if name == "bias":
+                    axes = {-1: gates}
+                return self.roots(axes.get(from_end, np.zeros(length, int)))
             if piece.info["transposed"]:
                 axes = {-2: columns, -1: rows}
             if name == "pointwise_kernel":

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 from liveness_oracle import FIXED, Oracle
 
-CHANNEL_WEIGHTS = ("kernel", "depthwise_kernel", "pointwise_kernel")
+CHANNEL_WEIGHTS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
 
 
 @dataclass(eq=False)
@@ -42,9 +42,30 @@ class Piece:
             live = taps.any(axis=0)[..., None] & (point != 0)
             total = taps.sum(axis=0)[..., None] * point
             return live.any(axis=1), total.sum(axis=1)
+        if "recurrent_kernel" in w:  # read: the inputs, then the units themselves
+            both = np.concatenate([w["kernel"], w["recurrent_kernel"]])
+            return both.reshape(len(both), self.gates, -1).any(axis=1), both
         kernel = w["kernel"].reshape(-1, *w["kernel"].shape[-2:])
         live, total = kernel.any(axis=0), kernel.sum(axis=0)
+        if self.groups > 1:
+            blocks = self.blocks()
+            return tuple(np.tile(each, (self.groups, 1)) * blocks for each in (live, total))
         return (live.T, total.T) if self.info["transposed"] else (live, total)
+
+    @property
+    def groups(self) -> int:
+        return self.info.get("groups", 1)
+
+    @property
+    def gates(self) -> int:
+        """How many columns of a recurrent layer's kernels make one unit; 1 for other layers."""
+        return self.info.get("gates", 1)
+
+    def blocks(self) -> np.ndarray:
+        """Bool (inputs, filters): which channel is read by which filter of a grouped layer."""
+        rows, filters = self.weights["kernel"].shape[-2:]
+        own = np.ones((rows, filters // self.groups), bool)
+        return np.kron(np.eye(self.groups, dtype=bool), own)
 
     def bias(self) -> np.ndarray | float:
         return self.weights.get("bias", 0.0)
@@ -309,6 +330,45 @@ class Builder:
         code = f"layers.{kind}({self._window_code(window)}{code}"
         return self.apply(kind, "channelwise", code, t, activation=activation, **window)
 
+    def grouped(self, t: Tensor) -> Tensor:
+        """A convolution in two groups of at least two channels each, in and out."""
+        rank = len(t.shape) - 1
+        if t.shape[-1] < 4 or t.shape[-1] % 2:
+            t = self.dense(t, 4, softmax=False)
+        window = self._window(t)
+        code, activation = self._activation(softmax=False)
+        code = f"{self.dice.choice([4, 6])}, {self._window_code(window)}groups=2, {code}"
+        code = f"layers.Conv{rank}D({code}{self._bias()}"
+        info = {"activation": activation, "transposed": False, "groups": 2, **window}
+        return self.apply(f"Conv{rank}D(groups)", "linear", code, t, **info)
+
+    def recurrent(self, t: Tensor) -> Tensor:
+        kind, gates = self.dice.choice(
+            [("SimpleRNN", 1), ("LSTM", 4), ("GRU", 3), ("GRU", 3), ("LSTM", 4)]
+        )
+        code = f"layers.{kind}({self.dice.integer(2, 4)}, "
+        code += self.dice.choice(["return_sequences=True, ", "", "go_backwards=True, "])
+        if kind == "GRU":
+            code += self.dice.choice(["", "reset_after=False, "])
+        window = {"kernel_size": (), "strides": (), "dilation": (), "padding": "valid"}
+        return self.apply(
+            kind, "linear", code, t, activation="linear", transposed=False, gates=gates, **window
+        )
+
+    def einsum(self, t: Tensor) -> Tensor:
+        code, activation = self._activation(softmax=False)
+        window = {"kernel_size": (), "strides": (), "dilation": (), "padding": "valid"}
+        code = f'layers.EinsumDense("...x,xy->...y", {self.width()}, bias_axes="y", {code}'
+        return self.apply(
+            "EinsumDense", "linear", code, t, activation=activation, transposed=False, **window
+        )
+
+    def normalised(self, t: Tensor) -> Tensor:
+        """What normalises over places alone, whose constants are not followed."""
+        kind = self.dice.choice(["LayerNormalization", "UnitNormalization", "Softmax"])
+        axes = list(range(1, len(t.shape)))
+        return self.apply(f"{kind}(places)", "places", f"layers.{kind}(axis={axes}, ", t)
+
     def separable(self, t: Tensor) -> Tensor:
         rank = len(t.shape) - 1
         window = self._window(t, equal_strides=True)
@@ -438,12 +498,21 @@ class Builder:
         return self.mover(t, "Reshape", code, lambda x: x.reshape(shape), ties=True)
 
     def barrier(self, t: Tensor) -> Tensor:
-        kinds = ["LayerNormalization", "Softmax", "UnitNormalization"]
-        if len(t.shape) == 3 and t.shape[-1] % 2 == 0:
-            kinds.append("Conv2D(groups=2)")
+        kinds = ["LayerNormalization", "Softmax", "UnitNormalization", "RMSNormalization"]
+        kinds += ["GroupNormalization"]
+        if len(t.shape) == 3:
+            kinds += ["Conv2D(groups alone)"]
+        if len(t.shape) == 2:
+            kinds += ["RNN", "Bidirectional"]
         kind = self.dice.choice(kinds)
-        if kind == "Conv2D(groups=2)":
-            return self.apply(kind, "barrier", "layers.Conv2D(4, 1, groups=2, ", t)
+        code = {
+            "GroupNormalization": "layers.GroupNormalization(1, ",
+            "Conv2D(groups alone)": f"layers.Conv2D({t.shape[-1]}, 1, groups={t.shape[-1]}, ",
+            "RNN": f"layers.RNN(layers.GRUCell(2, dtype={self.dtype!r}), ",
+            "Bidirectional": f"layers.Bidirectional(layers.RNN(layers.GRUCell(2, dtype={self.dtype!r}), dtype={self.dtype!r}), ",
+        }
+        if kind in code:
+            return self.apply(kind, "barrier", code[kind], t)
         return self.apply(kind, "barrier", f"layers.{kind}(", t)
 
     # ---- several tensors ----------------------------------------------------------------------
@@ -587,8 +656,12 @@ class Builder:
         if rank:
             table |= {self.conv: 8, self.conv_transpose: 2, self.pool: 2, self.pad: 3, self.crop: 1}
             table |= {self.upsample: 1, self.squeeze_excite: 1, self.permute_there_and_back: 1}
+            table |= {self.grouped: 1, self.normalised: 1}
         if rank in (1, 2):
             table |= {self.depthwise: 3, self.separable: 2}
+        if rank == 1:
+            table[self.recurrent] = 3
+        table[self.einsum] = 1
         table[self.prelu] = 1
         if rank > 1:
             table[self.join_places] = 1
@@ -715,7 +788,10 @@ def _random_weights(case_seed: int, pieces: list[Piece], dtype: str) -> None:
 
 def _zero_incoming(piece: Piece, units: np.ndarray, mine: np.ndarray) -> None:
     columns = np.isin(mine, units)
-    if piece.info["transposed"]:
+    if "recurrent_kernel" in piece.weights:
+        for name in ("kernel", "recurrent_kernel"):
+            piece.weights[name][:, np.tile(columns, piece.gates)] = 0
+    elif piece.info["transposed"]:
         piece.weights["kernel"][..., columns, :] = 0
     elif "pointwise_kernel" in piece.weights:
         piece.weights["pointwise_kernel"][..., columns] = 0
@@ -724,7 +800,19 @@ def _zero_incoming(piece: Piece, units: np.ndarray, mine: np.ndarray) -> None:
 
 
 def _zero_outgoing(piece: Piece, rows: np.ndarray, columns=slice(None)) -> None:
-    if piece.info["transposed"]:
+    if "recurrent_kernel" in piece.weights:
+        inputs = len(piece.weights["kernel"])
+        units = np.arange(len(piece.weights["recurrent_kernel"]))[columns]
+        gates = (np.arange(piece.gates) * len(rows[inputs:]))[:, None] + np.ravel(units)
+        for name, mine in (("kernel", rows[:inputs]), ("recurrent_kernel", rows[inputs:])):
+            piece.weights[name][np.ix_(mine, gates.ravel())] = 0
+    elif piece.groups > 1:
+        kernel = piece.weights["kernel"]
+        mask = np.zeros((len(rows), kernel.shape[-1]), bool)
+        mask[rows, columns] = True
+        mask &= piece.blocks()
+        kernel[..., mask.reshape(piece.groups, -1, kernel.shape[-1]).any(axis=0)] = 0
+    elif piece.info["transposed"]:
         kernel = np.moveaxis(piece.weights["kernel"], -1, -2)
         kernel[..., rows, columns] = 0
     elif "pointwise_kernel" in piece.weights:
@@ -740,7 +828,7 @@ def _plant(dice: Dice, oracle: Oracle) -> list[tuple[str, Piece, np.ndarray]]:
     linear = [p for p in pieces if p.family == "linear"]
     planted = []
     for piece in pieces:
-        if piece.family == "barrier":
+        if piece.family not in ("linear", "channelwise"):
             continue
         own = oracle.units[id(piece)] if piece.family == "linear" else oracle.passed[id(piece)]
         for index, unit in enumerate(own):
@@ -785,7 +873,7 @@ def _plant(dice: Dice, oracle: Oracle) -> list[tuple[str, Piece, np.ndarray]]:
                     mine = oracle.units[id(member)]
                     _zero_incoming(member, mine[columns], mine)
                     if "bias" in member.weights and dice.chance(0.25):
-                        member.weights["bias"][columns] = 0.0
+                        member.weights["bias"][..., np.tile(columns, member.gates)] = 0.0
                 if how == "incoming but tiny":
                     kernel = piece.weights.get("pointwise_kernel", piece.weights.get("kernel"))
                     at = (0,) * (kernel.ndim - 2)

@@ -109,8 +109,8 @@ def test_summary_names_groups_and_what_is_left_whole():
     x = keras.Input((4,))
     y = layers.LayerNormalization(name="norm")(layers.Dense(3, name="a")(x))
     text = gss.find_groups(keras.Model(x, layers.Dense(1, name="b")(y))).summary()
-    assert "stays: feeds 'norm' (LayerNormalization), which has no rule" in text
-    assert "norm: LayerNormalization has no rule: teach one with `gss.register_rule`" in text
+    assert "stays: feeds 'norm' (LayerNormalization), which normalises over the channels" in text
+    assert "norm: LayerNormalization normalises over the channels together, so that" in text
 
 
 def test_a_weight_that_two_layers_hold_is_left_whole():

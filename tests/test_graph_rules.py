@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from planted import check_slim, plant
 
 import keras_gss as gss
 
@@ -44,6 +45,8 @@ PASSED_BY = {
     "Cropping3D": (3, layers.Cropping3D()),
     "Permute": (2, layers.Permute((2, 1, 3))),
     "Reshape": (2, layers.Reshape((9, 4, 6))),
+    "TimeDistributed": (1, layers.TimeDistributed(layers.ReLU())),
+    "ops.roll": (2, lambda x: ops.roll(x, 1, axis=1)),
     "ops.relu": (2, ops.relu),
     "ops.gelu": (2, ops.gelu),
     "ops.max_pool": (2, lambda x: ops.max_pool(x, 2, strides=2)),
@@ -71,6 +74,14 @@ READ_BY = {
     "SeparableConv1D": (1, layers.SeparableConv1D(4, 3)),
     "SeparableConv2D": (2, layers.SeparableConv2D(4, 3, depth_multiplier=2)),
     "Dense": (2, layers.Dense(4)),
+    "EinsumDense": (2, layers.EinsumDense("...x,xy->...y", 4, bias_axes="y")),
+    "SimpleRNN": (1, layers.SimpleRNN(4)),
+    "LSTM": (1, layers.LSTM(4)),
+    "GRU": (1, layers.GRU(4)),
+    "GRU, reset before": (1, layers.GRU(4, reset_after=False)),
+    "Bidirectional": (1, layers.Bidirectional(layers.LSTM(4))),
+    "TimeDistributed": (1, layers.TimeDistributed(layers.Dense(4))),
+    "MultiHeadAttention": (1, lambda x: layers.MultiHeadAttention(2, 3, output_shape=4)(x, x)),
     "Conv2D without bias": (2, layers.Conv2D(4, 3, use_bias=False)),
     "1x1 Conv2D, same": (2, layers.Conv2D(4, 1, padding="same")),
     "1x1 Conv2DTranspose": (2, layers.Conv2DTranspose(4, 1)),
@@ -93,12 +104,35 @@ SHOWS_AT_BORDER = {
     "ZeroPadding3D": (3, lambda x: layers.Conv3D(4, 3)(layers.ZeroPadding3D()(x))),
 }
 
+# What passes on whose channel a number is, but not which number.
+UNREAD = {
+    "LayerNormalization of places": (2, layers.LayerNormalization(axis=[1, 2])),
+    "UnitNormalization of places": (2, layers.UnitNormalization(axis=1)),
+    "Softmax of places": (2, layers.Softmax(axis=1)),
+    "GroupNormalization": (2, layers.GroupNormalization(3)),
+    "GroupNormalization of channels": (2, layers.GroupNormalization(-1)),
+    "Conv2D in groups": (2, layers.Conv2D(6, 3, groups=2)),
+    "SimpleRNN": (1, layers.SimpleRNN(5, return_sequences=True)),
+    "LSTM": (1, layers.LSTM(5, return_sequences=True)),
+    "GRU": (1, layers.GRU(5, return_sequences=True)),
+    "Bidirectional": (1, layers.Bidirectional(layers.GRU(5, return_sequences=True))),
+    "MultiHeadAttention": (1, lambda x: layers.MultiHeadAttention(2, 3)(x, x)),
+    "GroupedQueryAttention": (1, lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x)),
+    "EinsumDense": (1, layers.EinsumDense("abc,cd->abd", (6, 5), bias_axes="d")),
+}
+
 BARRIERS = {
-    "LayerNormalization": (2, layers.LayerNormalization(), "has no rule"),
+    "LayerNormalization": (2, layers.LayerNormalization(), "normalises over the channels"),
+    "RMSNormalization": (2, layers.RMSNormalization(), "normalises over the channels"),
+    "UnitNormalization": (2, layers.UnitNormalization(), "normalises over the channels"),
+    "Softmax": (2, layers.Softmax(), "normalises over the channels"),
+    "GroupNormalization": (2, layers.GroupNormalization(1), "normalises over the channels"),
+    "Embedding": (1, layers.Embedding(9, 4), "as an index"),
+    "RNN": (1, layers.RNN(layers.GRUCell(4)), "has no rule"),
+    "Attention": (1, lambda x: layers.Attention()([x, x]), "has no rule"),
     "softmax": (2, layers.Activation("softmax"), "softmax"),
     "Lambda": (2, layers.Lambda(lambda x: x + 1.0), "has no rule"),
-    "grouped Conv2D": (2, layers.Conv2D(6, 3, groups=2), "2 groups"),
-    "LSTM": (1, layers.LSTM(4), "has no rule"),
+    "groups of one channel": (2, layers.Conv2D(6, 3, groups=6), "6 groups"),
 }
 
 
@@ -115,6 +149,11 @@ def network(rank, between, reader):
         value = random.normal(size=variable.shape) * 0.4
         variable.assign(np.abs(value) + 0.5 if positive else value)
     return model
+
+
+def flat(x):
+    """All numbers side by side."""
+    return layers.Flatten()(x)
 
 
 def silence(model, neurons, bias):
@@ -169,10 +208,19 @@ def test_constants_at_a_border_stay_and_are_named(name):
     assert width(gss.slim(model)) == 4
 
 
+@pytest.mark.parametrize("name", UNREAD)
+def test_unread_neurons_go(name, tmp_path):
+    rank, between = UNREAD[name]
+    model = network(rank, fresh(between), layers.Dense(4))
+    alive = plant(model)
+    _, left, _ = check_slim(model, tmp_path)
+    assert left == alive and alive["cut"] < 6
+
+
 @pytest.mark.parametrize("name", BARRIERS)
 def test_barriers_leave_their_neighbours_whole(name):
     rank, barrier, words = BARRIERS[name]
-    model = network(rank, barrier if name == "Lambda" else fresh(barrier), layers.Flatten())
+    model = network(rank, barrier if name == "Lambda" else fresh(barrier), flat)
     silence(model, [0, 5], bias=0.7)
     groups = gss.find_groups(model)
     assert [(g.name, g.removable) for g in groups if g.name == "cut"] == [("cut", False)]

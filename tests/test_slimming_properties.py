@@ -76,7 +76,8 @@ def check_weights(case: Case, small: keras.Model) -> None:
                 # what an unneeded neuron adds, kept for the sake of a width of 1, is of no concern
                 units = case.oracle.units[id(piece)]
                 read = case.oracle.is_read(units)[case.oracle.kept(units)]
-                value, wanted = value[read], expected[name][read]
+                read = np.tile(read, piece.gates)
+                value, wanted = value[..., read], expected[name][..., read]
                 scale = 1 + np.abs(wanted).max(initial=0.0)
                 np.testing.assert_allclose(
                     value, wanted, rtol=0, atol=tolerance * scale, err_msg=str(piece.path)

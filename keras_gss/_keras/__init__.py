@@ -18,7 +18,7 @@ from keras_gss._keras.library import (
     to_numpy,
 )
 from keras_gss._keras.names import activation_name, kinds, layer_view, tensorflow_function
-from keras_gss._keras.rebuild import copy_values, own_objects, rebuild
+from keras_gss._keras.rebuild import copy_values, own_objects, put, rebuild
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
     class_of,
@@ -46,6 +46,7 @@ from keras_gss._keras.walk import (
     operations,
     outputs,
     owned_variables,
+    replaces_weights,
     sources,
     unwrapped,
 )
@@ -84,9 +85,11 @@ __all__ = [
     "own_objects",
     "owned_variables",
     "path_of",
+    "put",
     "rebuild",
     "regularizers_of",
     "remove_loss",
+    "replaces_weights",
     "sources",
     "tensorflow_function",
     "tf_keras_if_imported",

@@ -69,9 +69,8 @@ def _foreign(layer: Any, other: str) -> str | None:
     for name, value in vars(layer).items():
         if name.endswith(("_regularizer", "_constraint", "_initializer")):
             kind = type(value)
-            module = kind.__module__.replace(".src", "")
-            if module.split(".")[0] == other:
-                return f"{module}.{kind.__name__}"
+            if kind.__module__.split(".")[0] == other:
+                return f"{kind.__name__} of {other}"
     return None
 
 

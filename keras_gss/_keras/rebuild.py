@@ -108,11 +108,29 @@ def _edit_config(
                 entry.update(plain, config=own)
             _edit_config(operation, entry["config"], edit, functions)
         else:
-            _by_reference(operation, entry["config"], functions)
-            entry["config"] = edit(operation, entry["config"])
+            if type(operation).__name__ != "TFOpLambda":  # names a function of TensorFlow
+                _by_reference(operation, entry["config"], functions)
+            entry["config"] = edit(operation, _without_build(entry["config"]))
             if is_tf_keras(operation) and type(operation).__name__ != "InputLayer":
                 # A first layer repeats its model's input shape, which the InputLayer tells.
                 entry["config"].pop("batch_input_shape", None)
+
+
+def _without_build(config: Any) -> Any:
+    """Returns a config without the shapes that the layers inside a layer were built for."""
+    if isinstance(config, list | tuple):
+        return type(config)(_without_build(each) for each in config)
+    if not isinstance(config, dict):
+        return config
+    return {key: _without_build(each) for key, each in config.items() if key != "build_config"}
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets an entry of a config, in place; `"layer.config.units"` lies in configs inside it."""
+    *path, last = key.split(".")
+    for name in path:
+        config = config[name]
+    config[last] = value
 
 
 def _by_reference(layer: Any, config: dict[str, Any], functions: dict[str, Callable]) -> None:

@@ -154,6 +154,14 @@ def every_layer(model: Any) -> list[Any]:
     return list(model._flatten_layers(include_self=False))
 
 
+def replaces_weights(layer: Any) -> bool:
+    """Tells whether a layer, or one inside it, computes with quantized or LoRA weights."""
+    return isinstance(layer, keras.Layer) and any(
+        getattr(each, "lora_enabled", False) or getattr(each, "quantization_mode", None)
+        for each in layer._flatten_layers()
+    )
+
+
 def owned_variables(layer: Any) -> dict[str, Any]:
     """Returns a layer's own variables by attribute name (`"kernel"`, `"bias"`, ...)."""
     own = {id(variable) for variable in layer.weights}

@@ -1,13 +1,16 @@
 """One call of one layer, as a rule sees it: the vocabulary that rules are written in."""
 
-from collections.abc import Callable, Mapping
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import tree
 
-from keras_gss._keras import Node
-from keras_gss.graph.records import Edge, Signal, WeightAxis, Work
+from keras_gss._keras import Node, layer_view
+from keras_gss.graph.records import Edge, Rescale, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
 if TYPE_CHECKING:
@@ -34,10 +37,48 @@ class Call:
         self.args, self.kwargs = tree.map_structure(
             lambda x: signals.get(id(x), x), (list(node.args), dict(node.kwargs))
         )
-        flat = tree.flatten((self.args, self.kwargs))
-        self.inputs = [x for x in flat if isinstance(x, Signal)]
+        self.inputs = _signals((self.args, self.kwargs))
+        self.identity = id(node.layer)  # of `operation`, whichever view of it there is
+        self.config = ""  # where the config of `operation` lies in that of `layer`
+        self.times: int | None = 1  # how often `operation` is applied
         self.batched = all(len(t.shape) for t in (*node.inputs, *node.outputs))
         self.shapes = [tuple(tensor.shape[1:]) for tensor in node.outputs]
+
+    def inside(
+        self,
+        attribute: str,
+        config: str = "",
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        shapes: Sequence[tuple[int | None, ...]] = (),
+        times: int | None = 1,
+    ) -> "Call":
+        """Returns the call of a sublayer, for its own rule or to declare its variables.
+
+        Args:
+            attribute: where the layer holds it, `"cell"` for instance.
+            config: where the layer's config holds the sublayer's: `"layer.config."`, or nothing
+                if the layer builds it from arguments of its own.
+            args: the sublayer's arguments, signals standing for tensors.
+            kwargs: those given by name.
+            shapes: the shapes of its outputs, without the batch axis.
+            times: how often it is applied to one sample; None if that is not known.
+        """
+        inner = copy.copy(self)
+        part = attrgetter(attribute)(self.operation)
+        inner.operation, inner.identity = layer_view(part), id(part)
+        inner.config = self.config + config
+        inner.args, inner.kwargs = list(args), dict(kwargs or {})
+        inner.inputs = _signals((inner.args, inner.kwargs))
+        inner.shapes = list(shapes)
+        inner.times = None if self.times is None or times is None else self.times * times
+        return inner
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The call's arguments by the names that the layer's `call` gives them."""
+        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
+        return dict(bound.arguments)
 
     @property
     def x(self) -> Signal:
@@ -95,6 +136,12 @@ class Call:
             first, second, f"is tied by '{self.layer.name}' to channels that must stay"
         )
 
+    def keep_masks(self, *tensors: Signal) -> None:
+        """Leaves the units of all inputs but `tensors` whole: they mask the call."""
+        for signal in self.inputs:
+            if not any(signal is each for each in tensors):
+                self.trace.units.fix(signal.labels, f"masks '{self.layer.name}'")
+
     def collapse(self, signal: Signal, axes: tuple[int, ...]) -> Signal:
         """Ties the units along `axes`, so that each of these axes has one unit."""
         labels, value = signal.labels, signal.value
@@ -127,12 +174,17 @@ class Call:
         shape[axis] = -1
         return np.reshape(vector, shape)
 
-    def units(self, count: int) -> np.ndarray:
-        """Returns the layer's own neurons: new at its first call, the same at every later one."""
-        fresh = self.trace.fresh
-        if id(self.layer) not in fresh:
-            fresh[id(self.layer)] = self.trace.units.fresh(count)
-        return fresh[id(self.layer)]
+    def units(self, count: int, kind: str = "") -> np.ndarray:
+        """Returns the layer's own neurons: new at its first call, the same at every later one.
+
+        Args:
+            count: how many.
+            kind: tells apart several sets of neurons of one layer.
+        """
+        fresh, key = self.trace.fresh, (self.identity, kind)
+        if key not in fresh:
+            fresh[key] = self.trace.units.fresh(count)
+        return fresh[key]
 
     def declare(self, name: str, axis: int, labels: np.ndarray, role: str = "companion") -> None:
         """Says which unit owns each position along one axis of the layer's variable `name`.
@@ -157,7 +209,7 @@ class Call:
         self, key: str, signal: Signal, compute: Callable[[tuple[int | None, ...]], Any]
     ) -> None:
         """Declares a config entry that follows the lengths of `signal`'s axes that remain."""
-        self.trace.resize(self.layer, key, signal, compute)
+        self.trace.resize(self.layer, self.config + key, signal, compute)
 
     def edge(
         self,
@@ -172,30 +224,49 @@ class Call:
 
         Args:
             inputs: units and constants of the inputs, as `along` returns them.
-            outputs: units of the outputs, shape `(outputs,)`.
+            outputs: see `Edge`.
             nonzero: see `Edge`.
             sums: see `Edge`.
             absorbs: see `Edge`.
             bias: name of the bias variable.
 
         Returns:
-            float64, shape `(outputs,)`: the constant of each output, NaN where it varies.
+            float64, in the shape of the bias: the constant of each output, NaN where it varies.
         """
         labels, value = inputs
         variable = self.variable(bias)
-        absorbs = absorbs and (variable is not None or hasattr(self.operation, "use_bias"))
-        edge = Edge(
-            self.path, self.layer, variable, labels, outputs, nonzero, sums, value, absorbs
-        )
+        can_have_bias = hasattr(self.operation, "use_bias") and not self.config
+        absorbs = absorbs and (variable is not None or can_have_bias)
+        edge = Edge(self.path, self.layer, variable, labels, outputs, nonzero, sums, value, absorbs)
         varies = nonzero[edge.blocked()].any(0)
-        emitted = np.nan_to_num(value) @ sums
+        emitted = np.tensordot(np.nan_to_num(value), sums, 1)
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
-        known = self.trace.edges.setdefault(id(self.layer), edge)
+        known = self.trace.edges.setdefault(self.identity, edge)
         if known is not edge:
             known.value = np.where(known.value == value, value, np.nan)
             known.absorbs = known.absorbs and absorbs
         return np.where(varies, np.nan, emitted)
+
+    def reads(self, inputs: np.ndarray, outputs: np.ndarray, nonzero: np.ndarray) -> None:
+        """Says which units `outputs` need which `inputs` although no weight joins the two.
+
+        Args:
+            inputs: unit ids, shape `(inputs,)`.
+            outputs: unit ids, any shape.
+            nonzero: bool, broadcast to `(inputs, *outputs.shape)`.
+        """
+        shape = (len(inputs), *outputs.shape)
+        value, sums = np.full(len(inputs), np.nan), np.zeros((len(inputs), *[1] * outputs.ndim))
+        nonzero = np.broadcast_to(nonzero, shape)
+        edge = Edge(self.path, self.layer, None, inputs, outputs, nonzero, sums, value, False)
+        self.trace.edges[self.identity, len(self.trace.edges)] = edge
+
+    def rescale(self, name: str, labels: np.ndarray, compute: Callable[[int, int], float]) -> None:
+        """Multiplies a variable by `compute(width, width that remains)` of some units."""
+        variable = self.variable(name)
+        if variable is not None:
+            self.trace.rescales[id(variable)] = Rescale(variable, labels, compute)
 
     def padded(self, labels: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Returns constants, `(channels,)`, after zeros are put around them: only 0 stays one.
@@ -208,11 +279,15 @@ class Call:
 
     def work(self, name: str, shape: tuple[int | None, ...]) -> None:
         """Counts a kernel's use at every position of a tensor of this spatial shape."""
-        if any(size is None for size in shape):
+        if any(size is None for size in (*shape, self.times)):
             self.trace.uncounted[self.path] = "its spatial size is not known"
             return
-        positions = int(np.prod(shape, dtype=np.int64))
+        positions = int(np.prod([*shape, self.times], dtype=np.int64))
         self.trace.work.append(Work(self.path, self.variable(name), positions))
+
+
+def _signals(arguments: Any) -> list[Signal]:
+    return [x for x in tree.flatten(arguments) if isinstance(x, Signal)]
 
 
 def _rank(array: np.ndarray, rank: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from keras_gss.graph.trace import Trace
 from keras_gss.graph.units import FIXED
 
 BORDER = "constant, but the layer's border would show their absence"
+NO_BIAS = "constant, but the layer has no bias that could take them up"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +39,12 @@ class Liveness:
         return self.kept[labels]
 
     def folded(self, edge: Edge) -> np.ndarray:
-        """Returns what the constant inputs that nothing needs add to a layer's bias, `(outputs,)`.
+        """Returns what the constant inputs that nothing needs add to a layer's bias, in its shape.
 
         A neuron that is kept only to keep its layer from vanishing is folded too: `silenced`.
         """
         constant = np.where(self.needed[edge.inputs], 0.0, np.nan_to_num(edge.value))
-        return np.where(self.needed[edge.outputs], constant @ edge.sums, 0.0)
+        return np.where(self.needed[edge.outputs], np.tensordot(constant, edge.sums, 1), 0.0)
 
     def silenced(self, labels: np.ndarray) -> np.ndarray:
         """Returns which of `labels` stay although nothing needs them; nothing may read them."""
@@ -98,8 +99,7 @@ def liveness(trace: Trace, inputs: bool = False) -> Liveness:
 def _spread_need(trace: Trace, roots: np.ndarray, needed: np.ndarray) -> None:
     """Grows `needed` (by root, in place) to its least fixpoint, last layers first."""
     edges = [
-        (roots[e.inputs], roots[e.outputs], e.nonzero & e.blocked()[:, None])
-        for e in reversed(trace.edges.values())
+        (roots[e.inputs], roots[e.outputs], e.carried()) for e in reversed(trace.edges.values())
     ]
     changed = True
     while changed:
@@ -131,7 +131,7 @@ def border_constants(live: Liveness) -> dict[str, tuple[int, str]]:
         constant = ~np.isnan(edge.value) & edge.blocked() & (roots[edge.inputs] != FIXED)
         count = int((constant & edge.nonzero[:, live.needed[edge.outputs]].any(1)).sum())
         if count:
-            found[edge.path] = (count, BORDER)
+            found[edge.path] = (count, NO_BIAS if edge.bias is None else BORDER)
     for path, labels in live.trace.borders:
         count = int(live.needed[labels].sum())
         if count:

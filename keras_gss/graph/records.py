@@ -41,9 +41,10 @@ class WeightAxis:
 class Edge:
     """How a layer with a kernel maps input channels to output channels, over all its calls.
 
-    `nonzero` and `sums`, shape `(inputs, outputs)`, tell whether any tap joins the two channels
-    and what the taps add up to; `value`, shape `(inputs,)`, is the constant every call brings;
-    `absorbs` whether a non-zero constant input can be folded into the bias exactly.
+    `inputs` are the units read, shape `(inputs,)`, `outputs` those made, of any shape. `nonzero`,
+    shape `(inputs, *outputs.shape)`, tells whether any tap joins the two; `sums`, shape
+    `(inputs, *bias.shape)`, what the taps add up to; `value`, shape `(inputs,)`, is the constant
+    every call brings; `absorbs` whether a non-zero one can be folded into the bias exactly.
     """
 
     path: str
@@ -60,6 +61,10 @@ class Edge:
         """Returns which inputs cannot be folded away: they vary, or a border would show them."""
         return np.isnan(self.value) | ((self.value != 0) & (not self.absorbs))
 
+    def carried(self) -> np.ndarray:
+        """Returns which inputs reach which outputs, laid out like `nonzero`."""
+        return self.nonzero & self.blocked().reshape(-1, *[1] * self.outputs.ndim)
+
 
 @dataclass(frozen=True, eq=False)
 class Resize:
@@ -69,6 +74,15 @@ class Resize:
     key: str
     signal: Signal
     compute: Callable[[tuple[int | None, ...]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Rescale:
+    """A weight that is multiplied by `compute(width, width that remains)` of some units."""
+
+    variable: Any
+    labels: np.ndarray
+    compute: Callable[[int, int], float]
 
 
 @dataclass(frozen=True, eq=False)

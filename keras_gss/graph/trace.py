@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_gss import _keras
 from keras_gss.graph.call import Call
-from keras_gss.graph.records import Edge, Resize, Signal, WeightAxis, Work
+from keras_gss.graph.records import Edge, Rescale, Resize, Signal, WeightAxis, Work
 from keras_gss.graph.registry import rule_for
 from keras_gss.graph.units import FIXED, Units
 
@@ -31,13 +31,14 @@ class Trace:
     values: Mapping[int, np.ndarray]
     units: Units = field(default_factory=Units)
     axes: dict[tuple[int, int], WeightAxis] = field(default_factory=dict)
-    edges: dict[int, Edge] = field(default_factory=dict)
+    edges: dict[Any, Edge] = field(default_factory=dict)
     resizes: dict[tuple[int, str], Resize] = field(default_factory=dict)
+    rescales: dict[int, Rescale] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     inputs: list[tuple[Any, Signal]] = field(default_factory=list)
     outputs: list[Signal] = field(default_factory=list)
-    fresh: dict[int, np.ndarray] = field(default_factory=dict)
+    fresh: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     borders: list[tuple[str, np.ndarray]] = field(default_factory=list)
     uncounted: dict[str, str] = field(default_factory=dict)
@@ -133,7 +134,7 @@ def _apply(call: Call, prefix: str) -> list[Signal]:
         )
     if not call.batched:
         return call.barrier("works on a tensor without a batch axis")
-    if getattr(operation, "lora_enabled", False) or getattr(operation, "quantization_mode", None):
+    if _keras.replaces_weights(layer):
         return call.barrier("holds quantized or LoRA weights; cut before quantizing")
     outputs = rule(call)
     return [outputs] if isinstance(outputs, Signal) else list(outputs)

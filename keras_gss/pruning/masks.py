@@ -124,7 +124,8 @@ class KeepZeros(Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Applies the zeros, and makes the optimizer mask its averages."""
         self._reapply()
-        wrapped = [_mask_averages(optimizer) for optimizer in _averaging(self.model.optimizer)]
+        averaging = _averaging(self.model.optimizer)
+        wrapped = [_mask_averages(optimizer, self.model) for optimizer in averaging]
         if any(wrapped):
             # A step that was traced before the averages were masked would go on as it was.
             self.model.make_train_function(force=True)
@@ -152,7 +153,7 @@ def _averaging(optimizer: Any) -> Iterator[Any]:
             yield each
 
 
-def _mask_averages(optimizer: Any) -> bool:
+def _mask_averages(optimizer: Any, model: Any) -> bool:
     """Makes an optimizer mask its averages whenever it updates them; False if it does already."""
     update = optimizer._update_model_variables_moving_average
     if getattr(update, "masks_averages", False):
@@ -163,13 +164,13 @@ def _mask_averages(optimizer: Any) -> bool:
         _mask_now(optimizer, variables)
 
     vars(update_and_mask)["masks_averages"] = True
-    if optimizer.built:
+    if getattr(optimizer, "_model_variables_moving_average", None):
         for average in optimizer._model_variables_moving_average:
             if average is not None:
                 # Where training has ended once, the JAX backend shares the averages' buffers with
                 # the weights, and fails to donate them twice when it trains again.
                 average.assign(ops.copy(average))
-        _mask_now(optimizer, optimizer._trainable_variables)
+        _mask_now(optimizer, getattr(optimizer, "_trainable_variables", model.trainable_variables))
     optimizer._update_model_variables_moving_average = update_and_mask
     return True
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_choice
-from keras_gss._keras import check_model, is_tf_keras, rebuild, to_numpy, without_wrappers
+from keras_gss._keras import check_model, is_tf_keras, put, rebuild, to_numpy, without_wrappers
 from keras_gss.graph import find_groups
 from keras_gss.pruning.emptied import masked, names_of_emptied
 from keras_gss.pruning.masks import FixedZeros
@@ -89,7 +89,7 @@ def _fixing(weights: list[Weight], masks: Masks) -> Any:
         config = without_declarations(config)
         for weight in by_layer.get(id(layer), ()):
             zeros = FixedZeros(masks[id(weight.variable)], weight.variable.constraint)
-            config[weight.key] = keras.constraints.serialize(zeros)
+            put(config, weight.key, keras.constraints.serialize(zeros))
         return config
 
     return edit

@@ -67,7 +67,9 @@ def wrap(model: Any) -> Any:
         if not any(isinstance(v.constraint, FixedZeros) for v in _prunable(layer)):
             left.append(f"'{layer.name}' ({type(layer).__name__})")
             return fresh
-        return tfmot.prune_low_magnitude(fresh, pruning_schedule=FixedMasks())
+        # The wrapper calls its layer's `call`, so it has to cast as the layer would.
+        policy = fresh.dtype_policy
+        return tfmot.prune_low_magnitude(fresh, pruning_schedule=FixedMasks(), dtype=policy)
 
     wrapped = _copied(model, copy)
     for wrapper in _wrappers(wrapped):

@@ -24,17 +24,20 @@ class Weight:
         variable: the variable.
         kind: "kernel", "bias" or another word: its constraint's argument less "_constraint";
             empty if the layer has no constraint argument for it.
+        inside: where the layer's config holds that of the layer it wraps, which has the argument:
+            "layer.config." for instance.
     """
 
     path: str
     layer: keras.Layer
     variable: Any
     kind: str
+    inside: str = ""
 
     @property
     def key(self) -> str:
         """The config entry that holds the weight's constraint."""
-        return self.kind + _SUFFIX
+        return self.inside + self.kind + _SUFFIX
 
 
 def weights_of(model: keras.Model) -> Iterator[Weight]:
@@ -50,9 +53,9 @@ def weights_of(model: keras.Model) -> Iterator[Weight]:
         kinds = _constraint_kinds(layer)
         for variable in layer.weights:
             if keras.backend.is_float_dtype(variable.dtype):
-                kind = kinds.get(id(variable), "")
+                kind, inside = kinds.get(id(variable), ("", ""))
                 name = path_of(variable).split(f"{layer.name}/", 1)[-1]
-                yield Weight(f"{path}/{name}", layer, variable, kind)
+                yield Weight(f"{path}/{name}", layer, variable, kind, inside)
 
 
 def compared(
@@ -85,15 +88,15 @@ def _is_matrix(weight: Weight) -> bool:
     return trainable and len(weight.variable.shape) >= 2
 
 
-def _constraint_kinds(layer: keras.Layer) -> dict[int, str]:
-    """Returns `{id(variable): kind}` for the variables that the layer's config can constrain.
+def _constraint_kinds(layer: keras.Layer, inside: str = "") -> dict[int, tuple[str, str]]:
+    """Returns `{id(variable): (kind, inside)}` for what the layer's config can constrain.
 
     A constraint argument `x_constraint` belongs to the attribute `x` or `x_kernel` of the layer,
     or of its cell if it is recurrent; a depthwise layer calls its kernel just `kernel`. Asking by
     identity keeps out arguments that a layer hands to several sublayers at once, as
-    MultiHeadAttention does.
+    MultiHeadAttention does. A wrapper's config holds the configs of the layers that it wraps.
     """
-    found: dict[int, str] = {}
+    found: dict[int, tuple[str, str]] = {}
     kinds = [key.removesuffix(_SUFFIX) for key in layer.get_config() if key.endswith(_SUFFIX)]
     owned = {id(variable) for variable in layer.weights}
     for owner in (layer, getattr(layer, "cell", None)):
@@ -102,5 +105,10 @@ def _constraint_kinds(layer: keras.Layer) -> dict[int, str]:
             for name in (f"_{kind}", kind, f"{kind}_kernel", *plain):
                 variable = getattr(owner, name, None)
                 if id(variable) in owned:
-                    found.setdefault(id(variable), kind)
+                    found.setdefault(id(variable), (kind, inside))
+    if isinstance(layer, keras.layers.Bidirectional):
+        found |= _constraint_kinds(layer.forward_layer, f"{inside}layer.config.")
+        found |= _constraint_kinds(layer.backward_layer, f"{inside}backward_layer.config.")
+    elif isinstance(layer, keras.layers.TimeDistributed):
+        found |= _constraint_kinds(layer.layer, f"{inside}layer.config.")
     return found

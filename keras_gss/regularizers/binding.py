@@ -210,11 +210,11 @@ class Attachment:
         declared = set()
         for group in self.groups:
             for piece in declaring_slices(group):
-                name = declarations.attribute(piece)
-                if name is not None and id(piece.weight) not in declared:
+                place = declarations.attribute(piece)
+                if place is not None and id(piece.weight) not in declared:
                     declared.add(id(piece.weight))
-                    own = getattr(piece.layer, name)
-                    self._set(piece.layer, name, declarations.joined(own, regularizer))
+                    own = getattr(*place)
+                    self._set(*place, declarations.joined(own, regularizer))
 
     def _set(self, owner: Any, name: str, after: Any) -> None:
         self._changes.append((owner, name, getattr(owner, name, None), after))

@@ -120,9 +120,18 @@ def drop_all(model: keras.Model) -> None:
                 setattr(layer, name, own_part(value))
 
 
-def attribute(piece: WeightSlice) -> str | None:
-    """Returns the attribute of the layer that holds the regularizer of a kernel, if it has one."""
-    owned = owned_variables(piece.layer)
-    name = next((name for name, variable in owned.items() if variable is piece.weight), "")
-    candidates = (f"{name}_regularizer", f"{name.removesuffix('_kernel')}_regularizer")
-    return next((each for each in candidates if each in vars(piece.layer)), None)
+def attribute(piece: WeightSlice) -> tuple[keras.Layer, str] | None:
+    """Returns where the regularizer of a kernel is kept: an owner and the name of its attribute.
+
+    The owner is the layer itself, which hands one regularizer to several kernels in it if it is an
+    attention layer, or the cell or wrapped layer inside it that the kernel belongs to.
+    """
+    layer = piece.layer
+    for owner in (layer, *layer._flatten_layers(include_self=False)):
+        owned = owned_variables(owner)
+        name = next((name for name, variable in owned.items() if variable is piece.weight), "")
+        stems = (name, name.removesuffix("_kernel"))
+        for each in (f"{mark}{stem}_regularizer" for stem in stems for mark in ("", "_")):
+            if each in vars(owner):
+                return owner, each
+    return None

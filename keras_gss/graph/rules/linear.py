@@ -1,5 +1,7 @@
 """Layers with a kernel: they read the channels of their input and make neurons of their own."""
 
+import re
+
 import numpy as np
 from keras import layers
 
@@ -21,12 +23,43 @@ def dense(call: Call) -> Signal | list[Signal]:
 def convolution(call: Call) -> Signal | list[Signal]:
     """`kernel` (..., inputs, filters): contracts the channel axis at every tap."""
     layer = call.operation
-    if layer.groups > 1:
-        call.work("kernel", spatial_shape(layer, call.shapes[0]))
-        return call.barrier(f"convolves in {layer.groups} groups")
     call.work("kernel", spatial_shape(layer, call.shapes[0]))
     absorbs = not pads(layer, call.x.shape)
+    if layer.groups > 1:
+        return _grouped_convolution(call, absorbs)
     return _linear(call, channel_axis(layer), kernel=(-2, -1), width="filters", absorbs=absorbs)
+
+
+def _grouped_convolution(call: Call, absorbs: bool) -> Signal | list[Signal]:
+    """`kernel` (..., inputs / groups, filters): every group reads its own inputs by the same rows.
+
+    All groups must stay of one size, so channels at the same place of every group share a fate.
+    """
+    layer = call.operation
+    rows, filters = layer.kernel.shape[-2], layer.filters // layer.groups
+    if rows == 1 or filters == 1:
+        return call.barrier(
+            f"convolves in {layer.groups} groups with one channel in or out: a `DepthwiseConv` can "
+            "lose channels"
+        )
+    axis = channel_axis(layer)
+    labels, value = call.along(call.x, axis)
+    members = labels.reshape(layer.groups, rows)
+    call.tie(members[:1], members)
+    outputs = np.tile(call.units(filters), layer.groups)
+    call.declare("kernel", -2, members[0], "outgoing")
+    call.declare("kernel", -1, outputs, "incoming")
+    call.declare("bias", 0, outputs)
+    call.resize("filters", neurons(outputs), lambda sizes: sizes[0])
+    emitted = np.full(len(outputs), np.nan)
+    if call.numeric:
+        own_group = np.kron(np.eye(layer.groups), np.ones((rows, filters)))
+        sums, nonzero = (
+            own_group * np.tile(taps, (layer.groups, 1)) for taps in tap_sums(call.read("kernel"))
+        )
+        emitted = call.edge((labels, value), outputs, nonzero != 0, sums, absorbs)
+    out = call.signal(call.spread(outputs, axis), call.spread(emitted, axis))
+    return activate(call, out, layer.activation)
 
 
 @register_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -54,10 +87,10 @@ def separable_convolution(call: Call) -> Signal | list[Signal]:
     call.work("depthwise_kernel", places)
     call.work("pointwise_kernel", places)
     out = call.signal(call.spread(outputs, axis), np.nan)
-    call.resize("filters", _neurons(outputs), lambda sizes: sizes[0])
+    call.resize("filters", neurons(outputs), lambda sizes: sizes[0])
     if call.numeric:
-        taps, any_tap = _tap_sums(call.read("depthwise_kernel"))
-        points, any_point = _tap_sums(call.read("pointwise_kernel"))
+        taps, any_tap = tap_sums(call.read("depthwise_kernel"))
+        points, any_point = tap_sums(call.read("pointwise_kernel"))
         points = points.reshape(*taps.shape, layer.filters)
         any_point = any_point.reshape(points.shape)
         emitted = call.edge(
@@ -69,6 +102,66 @@ def separable_convolution(call: Call) -> Signal | list[Signal]:
         )
         out = call.signal(out.labels, call.spread(emitted, axis))
     return activate(call, out, layer.activation)
+
+
+@register_rule(layers.EinsumDense)
+def einsum_dense(call: Call) -> Signal | list[Signal]:
+    """Letters of the kernel are read (they are the input's too) or made (the output's).
+
+    Where several are made, the neurons lie along the last, the same at all places of the others.
+    """
+    layer = call.operation
+    source, kernel, target = re.split(",|->", layer.equation.replace("...", ""))
+    read = [letter for letter in kernel if letter in source and letter not in target]
+    made = [letter for letter in kernel if letter in target and letter not in source]
+    right = re.search(r"\w\.\.\.", layer.equation)
+    if right or len(read) + len(made) < len(kernel) or set(source) - set(target) - set(read):
+        return call.barrier(f"computes '{layer.equation}', which is no matrix product")
+    if not read or not made or ("..." not in layer.equation and source[0] != target[0]):
+        return call.barrier(f"computes '{layer.equation}', which is no matrix product")
+    made.sort(key=target.index)
+    axes = {letter: source.index(letter) - len(source) for letter in read}
+    varying = [letter for letter in read if call.x.labels.shape[axes[letter]] > 1]
+    read.sort(key=lambda letter: (letter in varying, axes[letter]))
+    labels, value = call.along(call.x, axes[read[-1]])
+    own = call.units(layer.kernel.shape[kernel.index(made[-1])])
+    axis = target.index(made[-1]) - len(target)
+    bias = () if layer.bias is None else tuple(layer.bias.shape)
+    call.declare("kernel", kernel.index(read[-1]), labels, "outgoing")
+    call.declare("kernel", kernel.index(made[-1]), own, "incoming")
+    if -axis <= len(bias) and bias[axis] == len(own):
+        call.declare("bias", axis, own)
+    places = {k - len(call.x.shape) for k in range(len(call.x.shape))} - set(axes.values())
+    call.work("kernel", tuple(call.x.shape[k] for k in places))
+
+    def output_shape(sizes: tuple[int | None, ...]) -> list[int | None]:
+        shape = list(layer.partial_output_shape)
+        shape[axis] = sizes[0]
+        return shape
+
+    call.resize("output_shape", neurons(own), output_shape)
+    emitted = np.full(len(own), np.nan)
+    if call.numeric:
+        order = [kernel.index(letter) for letter in (*read[:-1], read[-1], *made)]
+        weights = np.transpose(call.read("kernel"), order)
+        taps = tuple(range(len(read) - 1))
+        sums, nonzero = weights.sum(taps, dtype=np.float64), (weights != 0).any(taps)
+        # laid out like the output from the first letter made on
+        ending = target[target.index(made[0]) :]
+        sizes = [weights.shape[len(read) + made.index(k)] if k in made else 1 for k in ending]
+        outputs = own.reshape([len(own) if k == made[-1] else 1 for k in ending])
+        nonzero = nonzero.reshape(-1, *sizes)
+        others = tuple(k for k in range(1, nonzero.ndim) if outputs.shape[k - 1] == 1)
+        emitted = call.edge(
+            (labels, value),
+            outputs,
+            nonzero.any(others, keepdims=True),
+            sums.reshape(-1, *sizes),
+            absorbs=bias == tuple(sizes),
+        )
+    else:
+        emitted = call.spread(emitted, axis)
+    return activate(call, call.signal(call.spread(own, axis), emitted), layer.activation)
 
 
 def _linear(
@@ -84,19 +177,19 @@ def _linear(
     emitted = np.full(len(outputs), np.nan)
     if call.numeric:
         weights = np.moveaxis(call.read("kernel"), kernel, (-2, -1))
-        sums, nonzero = _tap_sums(weights)
+        sums, nonzero = tap_sums(weights)
         emitted = call.edge((labels, value), outputs, nonzero, sums, absorbs)
-    call.resize(width, _neurons(outputs), lambda sizes: sizes[0])
+    call.resize(width, neurons(outputs), lambda sizes: sizes[0])
     out = call.signal(call.spread(outputs, axis), call.spread(emitted, axis))
     return activate(call, out, layer.activation)
 
 
-def _neurons(units: np.ndarray) -> Signal:
+def neurons(units: np.ndarray) -> Signal:
     """A layer's own neurons alone: the same at all its calls, whatever the places."""
     return Signal(units.shape, units, np.full(units.shape, np.nan))
 
 
-def _tap_sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tap_sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Adds a kernel (taps..., a, b) up over its taps; also tells where any tap is not zero."""
     taps = tuple(range(kernel.ndim - 2))
     return kernel.sum(taps, dtype=np.float64), (kernel != 0).any(taps)

@@ -47,7 +47,7 @@ def minimum(call: Call) -> Signal | list[Signal]:
 @register_rule(layers.Multiply)
 def multiply(call: Call) -> Signal | list[Signal]:
     """Zero times anything is zero."""
-    return _merge(call, _product)
+    return _merge(call, product)
 
 
 @register_operations("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide", "TrueDivide")
@@ -61,7 +61,7 @@ def binary_operation(call: Call) -> Signal | list[Signal]:
         merged = {
             "Add": lambda values: values[0] + values[1],
             "Subtract": lambda values: values[0] - values[1],
-            "Multiply": _product,
+            "Multiply": product,
             "Maximum": lambda values: np.maximum(*values),
             "Minimum": lambda values: np.minimum(*values),
         }[kind]
@@ -78,11 +78,12 @@ def binary_operation(call: Call) -> Signal | list[Signal]:
     return call.like(mapped(call, function, call.x.value))
 
 
-def _product(values: list[np.ndarray]) -> np.ndarray:
-    product = values[0]
+def product(values: list[np.ndarray]) -> np.ndarray:
+    """Returns the product of constants; zero times anything is zero."""
+    total = values[0]
     for value in values[1:]:
-        product = np.where((product == 0) | (value == 0), 0.0, product * value)
-    return product
+        total = np.where((total == 0) | (value == 0), 0.0, total * value)
+    return total
 
 
 def _merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Signal]:

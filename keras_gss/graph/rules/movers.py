@@ -59,6 +59,18 @@ def transpose_operation(call: Call) -> Signal | list[Signal]:
     return _transpose(call, tuple(a - 1 for a in axes[1:]))
 
 
+@register_operations("Roll")
+def roll_operation(call: Call) -> Signal | list[Signal]:
+    """`keras.ops.roll`: what moves along an axis has one fate all along it."""
+    axes = call.operation.axis
+    axes = [axes] if axes is None or isinstance(axes, int) else axes
+    rank = len(call.x.shape) + 1
+    if any(axis is None or axis % rank == 0 for axis in axes):
+        return call.barrier("moves the batch axis")
+    out = call.collapse(call.x, tuple(axis % rank - 1 for axis in axes))
+    return call.signal(out.labels, out.value)
+
+
 @register_rule(layers.RepeatVector)
 def repeat_vector(call: Call) -> Signal:
     """Copies of one vector along a new first axis."""
@@ -72,8 +84,13 @@ def _transpose(call: Call, axes: tuple[int, ...]) -> Signal:
 def _reshape(call: Call, x: Signal) -> Signal | list[Signal]:
     """Reshapes to the call's output, then ties units so that every cut leaves a rectangle."""
     shape = call.shapes[0]
-    if None in x.shape or None in shape:
-        return call.barrier("reshapes a tensor of unknown size")
+    if None in x.shape or None in shape or np.prod(x.shape) != np.prod(shape):
+        # of unknown size, or the batch takes up places, as windows do: the channels may lie still
+        channels = x.shape and shape and x.shape[-1] is not None and x.shape[-1] == shape[-1]
+        if not channels or any(size > 1 for size in x.labels.shape[:-1]):
+            return call.barrier("reshapes a tensor of unknown size, and its channels with it")
+        labels, value = call.along(x, -1)
+        return call.signal(call.spread(labels, -1), call.spread(value, -1))
     labels, value = (
         _collapse_equal(np.broadcast_to(array, x.shape).reshape(shape))
         for array in (x.labels, x.value)
