@@ -232,7 +232,9 @@ example:
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=_model, help=_MODEL_HELP)
     parser.add_argument("output", type=Path, help="a folder, or a .keras file")
-    parser.add_argument("--format", choices=FORMATS, default="tf_saved_model", help="which kind")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="which kind; by default what the ending of output says"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
 
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import platform
 import zipfile
+import zlib
 from argparse import Namespace
 from importlib import metadata
 from pathlib import Path
@@ -73,8 +74,15 @@ def compress(args: Namespace) -> None:
     if args.output:
         check_target(args.output, _format(args.output), args.overwrite)
     if args.results:
+        if args.results.is_dir():
+            raise OSError(f"--results '{args.results}' is a folder, and it has to be a file.")
         with staging(args.results):
             pass
+    if args.output and args.directory and _holds(args.output, args.directory):
+        raise ValueError(
+            f"--output '{args.output}' would replace --directory '{args.directory}'. Choose "
+            "another --output."
+        )
     result = gss.compress(
         model,
         train,
@@ -114,7 +122,8 @@ def slim(args: Namespace) -> None:
 
 def export(args: Namespace) -> None:
     """Writes a model."""
-    gss.export(_load_model(args.model), args.output, args.format, args.overwrite)
+    form = args.format or _format(args.output)
+    gss.export(_load_model(args.model), args.output, form, args.overwrite)
     print(f"written and checked: {args.output}")
 
 
@@ -131,7 +140,7 @@ def _load_data(args: Namespace) -> tuple[Data, Data, Any]:
     try:
         with np.load(args.data, allow_pickle=False) as file:
             arrays = dict(file)
-    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"'{args.data}' is no .npz file of plain arrays: {error}") from error
     if not {"x_train", "y_train"} <= set(arrays):
         raise ValueError(
@@ -149,16 +158,25 @@ def _target(args: Namespace, model: keras.Model) -> Any:
     if args.threshold is not None:
         return gss.AbsoluteThreshold(args.threshold, inputs=args.penalise_inputs)
     if args.macs is not None:
-        fraction = _fraction(args.macs, gss.count(model).live_macs)
+        fraction = _fraction("--macs", args.macs, gss.count(model).live_macs)
         return gss.MacsBudget(fraction, inputs=args.penalise_inputs)
     if args.params is not None:
-        fraction = _fraction(args.params, gss.count(model).nonzero_parameters)
+        fraction = _fraction("--params", args.params, gss.count(model).nonzero_parameters)
         return gss.ParamsBudget(fraction, inputs=args.penalise_inputs)
     return gss.AccuracyDrop(0.01 if args.accuracy_drop is None else args.accuracy_drop)
 
 
-def _fraction(amount: float, whole: int) -> float:
+def _fraction(option: str, amount: float, whole: int) -> float:
+    if not 0 < amount <= max(whole, 1):
+        raise ValueError(
+            f"{option} must be above 0 and at most what the model has, {whole:,}. "
+            f"Received: {amount:g}"
+        )
     return amount if amount <= 1 else amount / whole
+
+
+def _holds(folder: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _regularizer(args: Namespace) -> gss.GSSStructure | gss.GSSElement | gss.DeepGSS121:

@@ -84,7 +84,8 @@ def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Ar
         `(train, validation)`.
 
     Raises:
-        ValueError: a part that leaves no sample for training or none for validation.
+        ValueError: inputs and labels of different lengths; a part that leaves no sample for
+            training or none for validation.
 
     Example:
     >>> train, validation = hold_out((np.arange(10), np.arange(10)), 0.2)
@@ -94,6 +95,12 @@ def hold_out(data: Arrays, validation: float, seed: int = 0) -> tuple[Arrays, Ar
     inputs, labels = data
     if not is_real(validation) or validation <= 0:
         raise reject("validation", "a number of samples or a fraction of them", validation)
+    shapes = np.shape(inputs), np.shape(labels)
+    if not all(shapes) or shapes[0][0] != shapes[1][0]:
+        raise ValueError(
+            "`data` must be as many labels as inputs. Received: inputs and labels of shapes "
+            f"{shapes[0]} and {shapes[1]}"
+        )
     samples = len(labels)
     part = round(validation * samples) if validation < 1 else int(validation)
     if not 0 < part < samples:

@@ -1,6 +1,7 @@
 """Writing a model to disk so that a failure never leaves half a model behind."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,9 +38,10 @@ def export(
     """Writes a model, loads it again, compares the outputs and only then puts it in place.
 
     A SavedModel has the endpoint `serve`, which is also the signature `serving_default`. Its
-    inputs are named after the model's input layers, its outputs as Keras names them (`output_0`,
-    ... or the keys of a dict), and it takes batches of any size. It loads with
-    `tf.saved_model.load` alone and holds every weight once, where `model.export` holds it twice.
+    inputs are named after the model's input layers (`_` for what is no letter or digit), its
+    outputs as Keras names them (`output_0`, ... or the keys of a dict), and it takes batches of any
+    size. It loads with `tf.saved_model.load` alone and holds every weight once, where
+    `model.export` holds it twice.
 
     Args:
         model: a built Sequential or functional model of Keras 3 or tf_keras; it is not changed, and
@@ -53,7 +55,7 @@ def export(
         The path written.
 
     Raises:
-        ValueError: unknown format, a `.keras` path without that ending, NaN weights.
+        ValueError: unknown format, a path whose ending is that of the other one, NaN weights.
         TypeError: `model` is no Sequential or functional model.
         FileExistsError: `path` exists, and `overwrite` is False or it is no earlier export.
         OSError: `path` cannot be written.
@@ -103,6 +105,11 @@ def check_target(path: str | os.PathLike, format: str, overwrite: bool) -> Path:
     check_flag("overwrite", overwrite)
     target = Path(os.path.realpath(path))
     if format == "tf_saved_model":
+        if target.suffix == ".keras":
+            raise ValueError(
+                f"`path` ends in '.keras', which a folder should not: pass format='keras' for a "
+                f"file. Received: {path}"
+            )
         _require_tensorflow()
     elif target.suffix != ".keras":
         raise ValueError(f"`path` must end in '.keras' for format 'keras'. Received: {path}")
@@ -125,7 +132,9 @@ def _check_replaceable(target: Path, format: str, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
-        raise FileExistsError(f"'{target}' exists. Pass overwrite=True to replace it.")
+        raise FileExistsError(
+            f"'{target}' exists. Pass overwrite=True (--overwrite) to replace it."
+        )
     earlier = target.is_file() if format == "keras" else (target / "saved_model.pb").is_file()
     if not earlier:
         raise FileExistsError(
@@ -210,8 +219,9 @@ def _write_saved_model(model: keras.Model, path: Path) -> None:
 
 def _input_spec(source: Source) -> keras.InputSpec:
     # A tensor made by an unnamed `Input` changes its name on every rebuild, its layer not.
-    shape = (None, *source.shape[1:])
-    return keras.InputSpec(shape=shape, dtype=source.dtype, name=source.layer.name)
+    # TensorFlow itself replaces only some of the characters that no argument name can have.
+    name = re.sub(r"[^A-Za-z0-9_]", "_", source.layer.name)
+    return keras.InputSpec(shape=(None, *source.shape[1:]), dtype=source.dtype, name=name)
 
 
 def _tensor_spec(spec: keras.InputSpec) -> Any:

@@ -241,6 +241,43 @@ def test_failures_are_one_line_and_exit_with_1(capsys, dead, points, tmp_path):
     assert "`train` must hold inputs of shape" in fails(capsys, *compress(dead, points))
 
 
+def test_what_would_fail_after_hours_of_training_fails_before(
+    capsys, monkeypatch, dead, points, tmp_path
+):
+    monkeypatch.setattr(gss, "compress", lambda *args, **settings: pytest.fail("trained"))
+
+    def wrong(*options):
+        return fails(capsys, *compress(dead, points, *options))
+
+    assert "is a folder, and it has to be a file" in wrong("--results", tmp_path)
+    for output in (tmp_path / "run", tmp_path / "run" / ".." / "run"):
+        files = ("--output", output, "--directory", tmp_path / "run" / "state")
+        assert "--output" in wrong(*files) and "would replace --directory" in wrong(*files)
+    assert "--macs must be above 0 and at most what the model has, 10." in wrong("--macs", "11")
+    assert "--params must be above 0" in wrong("--params", "0")
+
+
+def test_damaged_and_uneven_arrays_are_told(capsys, dead, points):
+    arrays = dict(np.load(points))
+    np.savez(points, **{**arrays, "y_train": arrays["y_train"][:-1]})
+    assert "as many labels as inputs" in fails(capsys, *compress(dead, points))
+    np.savez(points, x_train=1.0, y_train=1)
+    assert "as many labels as inputs" in fails(capsys, *compress(dead, points))
+    np.savez_compressed(points, **arrays)
+    content = bytearray(points.read_bytes())
+    content[100:160] = b"x" * 60
+    points.write_bytes(content)
+    assert "no .npz file of plain arrays" in fails(capsys, *compress(dead, points))
+
+
+def test_export_writes_what_the_ending_says(capsys, dead, tmp_path):
+    assert main(["export", str(dead), str(tmp_path / "copy.keras")]) == 0
+    assert (tmp_path / "copy.keras").is_file()
+    wrong = ("export", dead, tmp_path / "b.keras", "--format", "tf_saved_model")
+    assert "pass format='keras' for a file" in fails(capsys, *wrong)
+    assert not (tmp_path / "b.keras").exists()
+
+
 def test_debug_shows_the_traceback(tmp_path):
     foreign = tmp_path / "foreign.keras"
     foreign.write_text("not a model")

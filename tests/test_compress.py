@@ -15,7 +15,8 @@ import pytest
 import keras_gss as gss
 from keras_gss import report
 from keras_gss.compress.data import batches, check_data, epoch_order
-from keras_gss.compress.phases import AdamL2, Phase, choose_speed, loss_for
+from keras_gss.compress.optimizers import AdamL2
+from keras_gss.compress.phases import Phase, choose_speed, loss_for
 from keras_gss.compress.pipeline import _WarnIfEmptied
 from keras_gss.compress.search import largest_accepted
 from keras_gss.compress.state import RunDirectory
@@ -174,6 +175,14 @@ def test_accuracy_drop_takes_the_largest_ratio_that_holds():
     assert all(ratio > max(held) for ratio in failed)
 
 
+def test_accuracy_drop_empties_no_layer_however_much_may_be_lost():
+    target = gss.AccuracyDrop(0.99, probe_epochs=0, probes=3)
+    result = run(target=target, pretrain_epochs=0, epochs=0, finetune_epochs=0)
+    emptied = [entry["ratio"] for entry in result.search if entry["live_macs"] == 0]
+    assert emptied and result.threshold.ratio < min(emptied)
+    assert result.report.live_macs[1] > 0
+
+
 def test_accuracy_drop_that_cannot_be_met():
     with pytest.raises(ValueError, match="no ratio tried keeps a validation accuracy of"):
         run(
@@ -254,6 +263,30 @@ def test_killed_runs_end_where_an_uninterrupted_one_ends(tmp_path, whole):
         )
         for a, b in pairs:
             np.testing.assert_array_equal(a, b)
+
+
+def with_dropout():
+    layers = small_model().layers
+    return keras.Sequential([keras.Input((6,)), layers[0], keras.layers.Dropout(0.5), *layers[1:]])
+
+
+def test_what_dropout_drops_follows_from_the_seed(tmp_path):
+    def short(**changes):
+        return run(model=with_dropout(), pretrain_epochs=0, epochs=2, finetune_epochs=1, **changes)
+
+    def say(text, **options):
+        if text.startswith(("train      1/2", "StdThreshold")):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", say)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                short(directory=tmp_path, verbose=True)
+    resumed, whole = short(directory=tmp_path), short()
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    for a, b in zip(resumed.pruned.get_weights(), whole.pruned.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_finished_directory_gives_the_result_again(tmp_path):
@@ -354,7 +387,7 @@ def test_kill_between_two_renames_leaves_a_state(tmp_path):
             "labels from 0 to 2. Received: labels from 0 to 3",
         ),
         ((np.ones((3, 6)), np.array([0, 1, -1])), "labels from 0 to 2. Received: labels from -1"),
-        ((np.ones((3, 6)), np.array([0, 1, 0.5])), "labels from 0 to 2"),
+        ((np.ones((3, 6)), np.array([0, 1, 0.5])), "whole numbers as labels"),
         ((np.ones((3, 6)), np.ones((3, 2))), r"Received: labels of shape \(3, 2\)"),
         ((np.ones((3, 6)), 1), "as many labels as inputs"),
     ],
@@ -378,6 +411,9 @@ def test_labels_in_a_column_are_class_numbers():
         ({"epochs": -1}, "`epochs` must be an integer >= 0"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"learning_rate": 0}, "`learning_rate` must be a finite number > 0"),
+        ({"steps_per_execution": -3}, "`steps_per_execution` must be an integer >= 1"),
+        ({"jit_compile": "yes"}, "`jit_compile` must be True or False"),
+        ({"verbose": 2}, "`verbose` must be True or False"),
         ({"weight_decay": -1.0}, "`weight_decay` must be a finite number >= 0"),
         ({"test": (np.ones((1, 6)), np.array([5]))}, "`test` must hold labels from 0 to 2"),
     ],
@@ -456,7 +492,7 @@ def test_adam_l2_is_pytorchs_adam_with_weight_decay():
 
 
 def test_learning_rate_falls_at_half():
-    phase = Phase("finetune", 50, 1e-3, order_seed=(0, 2), decay=True)
+    phase = Phase("finetune", 50, 1e-3, seed=(0, 2), decay=True)
     rates = [phase.learning_rate_at(epoch) for epoch in range(50)]
     assert rates[:25] == [1e-3] * 25 and rates[25:] == [1e-4] * 25
 
@@ -497,6 +533,50 @@ def test_xla_for_dense_nets_only(layers, jit):
 def test_steps_per_execution_divide_the_epoch(steps, asked, chosen):
     model = small_model()
     assert choose_speed(model, steps, steps_per_execution=asked).steps_per_execution == chosen
+
+
+def ends_in(*layers):
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(3), *layers])
+
+
+@pytest.mark.parametrize(
+    ("model", "from_logits"),
+    [
+        (ends_in(keras.layers.Softmax(), keras.layers.Reshape((3,))), False),
+        (ends_in(keras.layers.Activation(keras.ops.softmax)), False),
+        (keras.Sequential([keras.Input((6,)), ends_in(keras.layers.Softmax())]), False),
+        (ends_in(keras.layers.Dense(4, "softmax", dtype="float16")), False),
+        (ends_in(keras.layers.ReLU()), True),
+        (ends_in(keras.layers.Activation("sigmoid")), True),
+    ],
+)
+def test_a_softmax_is_found_wherever_it_stands(model, from_logits):
+    assert loss_for(model, np.zeros(4)).get_config()["from_logits"] is from_logits
+
+
+def test_several_inputs_as_a_list_or_by_name():
+    def named(wrap):
+        a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
+        joined = keras.layers.Dense(4, "relu", kernel_initializer=keras.initializers.Ones())(
+            keras.layers.Concatenate()([a, b])
+        )
+        outputs = keras.layers.Dense(3, kernel_initializer=keras.initializers.Zeros())(joined)
+        return keras.Model(wrap(a, b), outputs)
+
+    (x, y), (vx, vy) = blobs(60), blobs(30, seed=1)
+    results = [
+        run(
+            model=named(wrap),
+            train=(wrap(x[:, :4], x[:, 4:]), y),
+            validation=(wrap(vx[:, :4], vx[:, 4:]), vy),
+            epochs=0,
+            finetune_epochs=0,
+            target=gss.StdThreshold(0.0),
+        )
+        for wrap in (lambda a, b: [a, b], lambda a, b: {"b": b, "a": a})
+    ]
+    first, second = (without_seconds(result.history) for result in results)
+    assert first == second and len(first) == 1
 
 
 @pytest.mark.parametrize("activation", [None, "softmax"])

@@ -1,6 +1,7 @@
 """Exports: what is written computes the same, and nothing half-written or lost is left behind."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -79,6 +80,13 @@ def test_unnamed_inputs_keep_their_name_when_the_model_is_rebuilt(tmp_path):
     rebuilt = keras.Sequential.from_config(model.get_config())
     before = signature(export(model, tmp_path / "before"))
     assert signature(export(rebuilt, tmp_path / "after")) == before
+
+
+@pytest.mark.parametrize("name", ["my input", "größe", "x:0"])
+def test_input_names_that_tensorflow_cannot_have(tmp_path, name):
+    model = keras.Sequential([keras.Input((4,), name=name), keras.layers.Dense(2)])
+    inputs, _ = signature(export(model, tmp_path / "out"))
+    assert list(inputs) == [re.sub("[^a-z0-9]", "_", name)]
 
 
 def test_several_inputs_are_called_in_the_models_own_structure(tmp_path):

@@ -243,3 +243,10 @@ def test_repr_shows_what_was_given():
     assert repr(gss.StdThreshold(0.3)) == "StdThreshold(ratio=0.3)"
     threshold = gss.AbsoluteThreshold(1, biases=False)
     assert repr(threshold) == "AbsoluteThreshold(value=1.0, biases=False)"
+
+
+def test_thresholds_refuse_an_unbuilt_model():
+    model = keras.Sequential([keras.layers.Dense(2)])
+    for threshold in (gss.StdThreshold(0.3), gss.MacsBudget(0.5)):
+        with pytest.raises(ValueError, match="needs a built model"):
+            threshold.masks(model, "element")

@@ -42,6 +42,8 @@ def check_data(name: str, data: Any, model: keras.Model) -> Data:
             f"Received: outputs of shape {_text(shapes)}"
         )
     inputs, labels = tree.map_structure(np.asarray, data[0]), np.asarray(data[1])
+    if isinstance(inputs, list):
+        inputs = tuple(inputs)  # `tf.data` stacks a list
     arrays = tree.flatten(inputs)
     expected = [source.shape for source in sources(model)]
     shapes = [array.shape for array in arrays]
@@ -69,10 +71,11 @@ def _check_labels(name: str, labels: np.ndarray, model: keras.Model) -> np.ndarr
         wanted = f"hold class numbers of shape {output[:-1]} or labels of shape {output}"
         raise _wrong(name, wanted, f"labels of shape {labels.shape}")
     low, high = labels.min(), labels.max()
-    if (labels != np.round(labels)).any() or low < 0 or high >= output[-1]:
-        raise _wrong(
-            name, f"hold labels from 0 to {output[-1] - 1}", f"labels from {low} to {high}"
-        )
+    if low < 0 or high >= output[-1]:
+        wanted = f"hold labels from 0 to {output[-1] - 1}"
+        raise _wrong(name, wanted, f"labels from {low} to {high}")
+    if (labels != np.round(labels)).any():
+        raise _wrong(name, "hold whole numbers as labels", "fractions")
     return labels.astype(np.int32)
 
 

@@ -8,15 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gss._keras import (
-    Callback,
-    activation_name,
-    is_tf_keras,
-    leaf_layers,
-    library_of,
-    maker,
-    to_numpy,
-)
+from keras_gss._checks import check_flag, check_integer
+from keras_gss._keras import Callback, is_tf_keras, leaf_layers, library_of, to_numpy
+from keras_gss._probe import random_inputs
 from keras_gss.compress.data import Data, batches, size_of
 from keras_gss.compress.optimizers import adam_l2
 from keras_gss.compress.state import RunDirectory, State
@@ -33,15 +27,15 @@ class Phase:
         name: 'pretrain', 'train' or 'finetune'; names its state file and its history entries.
         epochs: how many.
         learning_rate: Adam's.
+        seed: decides what dropout drops and, together with the epoch, the order of the samples.
         decay: whether the learning rate falls to a tenth at half of the epochs.
         weight_decay: see `AdamL2`.
-        order_seed: decides the order of the samples, together with the epoch.
     """
 
     name: str
     epochs: int
     learning_rate: float
-    order_seed: tuple[int, ...]
+    seed: tuple[int, ...]
     decay: bool = False
     weight_decay: float = 0.0
 
@@ -97,10 +91,12 @@ class Trainer:
             if state is not None:
                 assign(model.variables, state.arrays["model"])
             return history
+        if state is None:
+            seed_noise(model, phase.seed)
         self.compile(model, phase)
         checkpoint = _Checkpoint(self, phase, history, state, list(model.variables))
         model.fit(
-            batches(self.train, self.batch_size, phase.order_seed, len(history), phase.epochs),
+            batches(self.train, self.batch_size, phase.seed, len(history), phase.epochs),
             epochs=phase.epochs,
             initial_epoch=len(history),
             steps_per_epoch=size_of(self.train) // self.batch_size,
@@ -141,6 +137,15 @@ def evaluate(model: keras.Model, data: Data) -> dict[str, float]:
     return {key: float(value) for key, value in logs.items()}
 
 
+def seed_noise(model: keras.Model, seed: tuple[int, ...]) -> None:
+    """Sets the state of dropout and its like, which every copy of a model begins elsewhere."""
+    known = {id(variable) for variable in model.weights}
+    states = [variable for variable in model.variables if id(variable) not in known]
+    drawn = np.random.default_rng(seed).integers(2**31, size=len(states))
+    for state, value in zip(states, drawn, strict=True):
+        state.assign([value, 0])
+
+
 def choose_speed(
     model: keras.Model,
     steps: int,
@@ -160,16 +165,23 @@ def choose_speed(
         jit_compile: True or False overrules the choice.
         steps_per_execution: a number overrules the choice; lowered to a divisor of `steps`.
 
+    Raises:
+        ValueError: an argument out of its range.
+
     Example:
     >>> layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()]
     >>> choose_speed(keras.Sequential(layers), steps=540, jit_compile=False)
     Speed(jit_compile=False, steps_per_execution=45)
     """
-    if jit_compile is None:
-        jit_compile = _is_dense(model) if _on_cpu_tensorflow() else "auto"
-    limit = min(steps_per_execution or 50, steps)
+    limit = 50 if steps_per_execution is None else steps_per_execution
+    limit = min(check_integer("steps_per_execution", limit, minimum=1), steps)
+    jit: bool | str = "auto"
+    if jit_compile is not None:
+        jit = check_flag("jit_compile", jit_compile)
+    elif _on_cpu_tensorflow():
+        jit = _is_dense(model)
     divisor = next(k for k in range(limit, 0, -1) if steps % k == 0)
-    return Speed(jit_compile, divisor)
+    return Speed(jit, divisor)
 
 
 def _is_dense(model: keras.Model) -> bool:
@@ -187,15 +199,17 @@ def _on_cpu_tensorflow() -> bool:
 
 
 def loss_for(model: Any, labels: np.ndarray) -> Any:
-    """Returns the cross-entropy that fits the labels' shape and the model's last activation."""
+    """Returns the cross-entropy that fits the labels' shape and what the model gives.
+
+    The outputs are taken for probabilities if those of a few random inputs are, and for logits
+    otherwise: a softmax can stand in a nested model, be a function or come before a last reshape.
+    """
     losses = library_of(model).losses
-    output = model.outputs[0]
-    last = maker(output)
-    activation = getattr(last, "activation", None)
-    softmax = type(last).__name__ == "Softmax" or activation_name(activation) == "softmax"
-    one_hot = labels.ndim == len(output.shape)
+    outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
+    probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2)
+    one_hot = labels.ndim == outputs.ndim
     kind = losses.CategoricalCrossentropy if one_hot else losses.SparseCategoricalCrossentropy
-    return kind(from_logits=not softmax)
+    return kind(from_logits=not probabilities)
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

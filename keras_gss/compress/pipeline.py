@@ -6,30 +6,40 @@ import json
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 
-from keras_gss._checks import check_choice, check_factor, check_integer, check_positive, reject
+from keras_gss._checks import (
+    check_choice,
+    check_factor,
+    check_flag,
+    check_integer,
+    check_positive,
+    reject,
+)
 from keras_gss._keras import (
     Callback,
     check_model,
+    copy_values,
     leaf_layers,
     rebuild,
+    regularizers_of,
     to_numpy,
     without_wrappers,
 )
 from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress.data import Data, check_data, checksum, size_of
-from keras_gss.compress.phases import Phase, Trainer, assign, choose_speed, evaluate
-from keras_gss.compress.search import AccuracyDrop, choose_threshold
+from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
+from keras_gss.compress.search import AccuracyDrop, settle
 from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
 from keras_gss.pruning import prune
 from keras_gss.pruning.thresholds import GRANULARITIES
 from keras_gss.regularizers import CrossLayerRegularizer
 from keras_gss.regularizers.binding import Attachment, detach
+from keras_gss.regularizers.declared import declared_part
 from keras_gss.report import Report, compare
 from keras_gss.slimming import slim
 
@@ -107,9 +117,9 @@ def compress(
     3. Finetuning with the zeros fixed: the learning rate falls to a tenth at half of it, and
        `weight_decay` is added to the gradients as PyTorch's Adam adds it.
 
-    The optimizer is Adam throughout. The order of the samples follows from `seed` and the epoch
-    alone, so that a run killed at any moment and started again with the same directory and
-    arguments ends where it would have ended.
+    The optimizer is Adam throughout. The order of the samples and what dropout drops follow from
+    `seed` and the epoch alone, so that a run killed at any moment and started again with the same
+    directory and arguments ends where it would have ended.
 
     Args:
         model: a built classifier with one output, trained or not; it is not changed. Logits or
@@ -129,8 +139,10 @@ def compress(
         weight_decay: of the finetuning.
         test: inputs and labels, or a function that reads them, called once finetuning begins. Its
             accuracy is written into the history and nothing depends on it.
-        directory: where the run keeps its state and its models; None to keep nothing.
-        seed: integer >= 0; decides the order of the samples.
+        directory: where the run keeps its state and its models; None to keep nothing. Its
+            `trained.keras` is the model before the threshold: with `epochs=0` and another
+            directory it serves another target.
+        seed: integer >= 0; decides the order of the samples and what dropout drops.
         jit_compile: whether to use XLA; None to choose by what the model is made of.
         steps_per_execution: steps per call of the compiled function; None to choose.
         verbose: print a line per epoch.
@@ -178,6 +190,7 @@ def compress(
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
+    check_flag("verbose", verbose)
     if epochs:
         _penalty_of(model, regularizer)
     steps = size_of(train) // settings["batch_size"]
@@ -192,15 +205,15 @@ def compress(
     trainer.say(f"{steps} steps per epoch, {trainer.speed}")
     phase = functools.partial(Phase, learning_rate=settings["learning_rate"])
 
-    start = _copy(model, declared=False)
-    history = trainer.fit(start, phase("pretrain", pretrain_epochs, order_seed=(seed, 0)))
-    trained = _copy(model, declared=True, like=start)
+    start = _without_penalties(model)
+    history = trainer.fit(start, phase("pretrain", pretrain_epochs, seed=(seed, 0)))
+    trained = rebuild(model)
+    copy_values(start, trained)
     if epochs:
         _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
         callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
-        under_penalty = phase("train", epochs, order_seed=(seed, 1))
-        history = history + trainer.fit(trained, under_penalty, callbacks)
-    trained = _copy(trained, declared=False)
+        history = history + trainer.fit(trained, phase("train", epochs, seed=(seed, 1)), callbacks)
+    trained = _without_penalties(trained)
     trainer.run.save_model("trained.keras", trained)
     accuracies = {
         "start": trainer.evaluate(start)["accuracy"],
@@ -209,18 +222,18 @@ def compress(
     dense = start if accuracies["start"] > accuracies["trained"] else trained
     accuracies["dense"] = max(accuracies.values())
 
-    finetune = phase("finetune", finetune_epochs, order_seed=(seed, 2), decay=True)
-    finetune = replace(finetune, weight_decay=settings["weight_decay"])
-    threshold: Any = target
-    search: list[dict[str, float]] = []
-    if isinstance(target, AccuracyDrop):
-        floor = accuracies["dense"] - target.drop
-        features_too = regularizer is not None and regularizer.inputs
-        threshold, search = choose_threshold(
-            trainer, trained, target, floor, granularity, features_too, finetune
-        )
-    elif hasattr(target, "resolve"):
-        threshold = target.resolve(trained, granularity)
+    finetune = phase(
+        "finetune", finetune_epochs, seed=(seed, 2), decay=True, weight_decay=weight_decay
+    )
+    threshold, search = settle(
+        target,
+        trainer,
+        trained,
+        dense_accuracy=accuracies["dense"],
+        granularity=granularity,
+        inputs=_penalises_inputs(model, regularizer),
+        finetune=finetune,
+    )
     pruned = prune(trained, threshold, granularity=granularity)
     accuracies["thresholded"] = trainer.evaluate(pruned)["accuracy"]
     left, whole = count(pruned).live_macs, count(model).live_macs
@@ -271,14 +284,16 @@ class _WarnIfEmptied(Callback):
             )
 
 
-def _copy(model: keras.Model, declared: bool, like: keras.Model | None = None) -> keras.Model:
-    """Returns a copy, with the penalties that its layers declare or without, weighing as `like`."""
+def _without_penalties(model: keras.Model) -> keras.Model:
+    """Returns a copy whose layers declare no penalties across layers."""
     copy = rebuild(model)
-    if not declared:
-        detach(copy, declared=True)
-    if like is not None:
-        assign(copy.variables, [to_numpy(variable) for variable in like.variables])
+    detach(copy, declared=True)
     return copy
+
+
+def _penalises_inputs(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> bool:
+    declared = [declared_part(own) for _, own in regularizers_of(model)]
+    return any(each is not None and each.inputs for each in [regularizer, *declared])
 
 
 def _penalty_of(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> float:

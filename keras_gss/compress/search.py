@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 
@@ -77,32 +78,40 @@ def largest_accepted(
     return low
 
 
-def choose_threshold(
+def settle(
+    target: Any,
     trainer: Trainer,
     model: keras.Model,
-    target: AccuracyDrop,
-    floor: float,
+    *,
+    dense_accuracy: float,
     granularity: str,
     inputs: bool,
     finetune: Phase,
-) -> tuple[StdThreshold, list[dict[str, float]]]:
-    """Finds the `StdThreshold` of the largest ratio whose accuracy stays above a floor.
+) -> tuple[Any, list[dict[str, float]]]:
+    """Settles the threshold that a target asks for.
 
     Args:
+        target: an `AccuracyDrop`, for which the `StdThreshold` of the largest ratio is searched
+            whose accuracy stays; a budget, which is resolved; or any other threshold, returned.
         trainer: evaluates, and finetunes before that; its directory keeps what was tried.
         model: the model to prune.
-        target: the target.
-        floor: the lowest validation accuracy allowed.
+        dense_accuracy: the validation accuracy that an `AccuracyDrop` is about.
         granularity: see `prune`.
-        inputs: whether input features may go too.
+        inputs: whether input features may go too, for an `AccuracyDrop`.
         finetune: the phase that the probes finetune as, but for its length.
 
     Returns:
-        The threshold, and one dict per ratio tried: ratio, accuracy, live_macs.
+        The threshold, and for an `AccuracyDrop` one dict per ratio tried: ratio, accuracy,
+        live_macs.
 
     Raises:
-        ValueError: no ratio tried keeps the accuracy.
+        ValueError: no ratio tried keeps the accuracy; a budget cannot be met.
     """
+    if hasattr(target, "resolve"):
+        return target.resolve(model, granularity), []
+    if not isinstance(target, AccuracyDrop):
+        return target, []
+    floor = dense_accuracy - target.drop
     tried: list[dict[str, float]] = trainer.run.read_json("search.json") or []
     known = {entry["ratio"]: entry for entry in tried}
     forgetful = replace(trainer, run=RunDirectory(None, {}), say=lambda line: None)
@@ -111,7 +120,7 @@ def choose_threshold(
     def accuracy_at(ratio: float) -> dict[str, float]:
         try:
             pruned = prune(model, StdThreshold(ratio, inputs=inputs), granularity=granularity)
-        except ValueError:  # the ratio would empty a layer
+        except ValueError:  # the ratio would empty a layer; no other has no live MACs
             return {"ratio": ratio, "accuracy": 0.0, "live_macs": 0}
         forgetful.fit(pruned, probe)
         accuracy = forgetful.evaluate(pruned)["accuracy"]
@@ -127,7 +136,7 @@ def choose_threshold(
             f"ratio {ratio:.4f}  validation {entry['accuracy']:.4f} (at least {floor:.4f})  "
             f"MACs {entry['live_macs']:,}"
         )
-        return entry["accuracy"] >= floor
+        return entry["live_macs"] > 0 and entry["accuracy"] >= floor
 
     ratio = largest_accepted(accepts, 0.0, HIGHEST_RATIO, target.probes)
     if ratio == 0:

@@ -99,9 +99,9 @@ def survey(
 
     Warns of weights that stay dense because no constraint could keep their zeros.
     """
+    found = find_groups(model, inputs=inputs)
     weights = tuple(weights_of(model))
     values = {id(weight.variable): to_numpy(weight.variable) for weight in weights}
-    found = find_groups(model, inputs=inputs)
     if granularity == "element":
         pieces, left = _tensors(weights, values, biases, also)
     else:

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_choice, check_factor, check_flag, reject
-from keras_gss._keras import check_model
 from keras_gss.pruning.emptied import keep_strongest
 from keras_gss.pruning.pieces import Masks, Survey, survey
 
@@ -94,7 +93,6 @@ class Threshold:
 
     def _survey(self, model: keras.Model, granularity: str) -> Survey:
         check_choice("granularity", granularity, GRANULARITIES)
-        check_model(model, type(self).__name__)
         return survey(model, granularity, biases=self.biases, inputs=self.inputs, also=self.also)
 
     def _masks(self, found: Survey, limits: list[float]) -> Masks:

@@ -28,7 +28,9 @@ def attach(model: keras.Model, regularizer: CrossLayerRegularizer | None = None)
     training and test functions that were traced before are traced anew. A penalty passed here is
     also declared on the layers that make the penalised neurons, so that saved files keep it. A
     model loaded from such a file (or cloned) raises when it is trained or evaluated, until
-    `attach(model)` or the callback `GroupSparsity` binds it again.
+    `attach(model)` or the callback `GroupSparsity` binds it again. Train the model itself: one that
+    shares some of its layers counts the penalty only if it holds the first trainable kernel of the
+    penalised groups.
 
     With `refresh_every=k` every loss counts as a step, those of `evaluate` too; `GroupSparsity`
     leaves these out.
