@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import keras_gss as gss
-from keras_gss import datasets, zoo
+from keras_gss import _keras, datasets, zoo
 from keras_gss.compress import Result
 from keras_gss.compress.data import Data
 from keras_gss.count import removable_share
@@ -194,6 +194,8 @@ def _format(path: Path) -> str:
 
 def _write_results(args: Namespace, result: Result) -> None:
     named = ("keras-gss", "keras", "tensorflow", "jax", "numpy")
+    if _keras.is_tf_keras(result.model):
+        named += ("tf-keras", "tensorflow-model-optimization")
     installed = {name: version for name in named if (version := _version(name))}
     content = {
         "command": " ".join(args.command_line),

@@ -150,6 +150,22 @@ def test_compress_writes_model_and_results(capsys, dead, points, tmp_path):
     assert 0 <= written["accuracies"]["test_last_epoch"] <= 1
 
 
+@pytest.mark.parametrize("ending", ["h5", "keras", "folder"])
+def test_files_of_tf_keras_go_the_same_way(capsys, dead, points, tmp_path, ending):
+    path, small = tmp_path / f"legacy.{ending}", tmp_path / "small.keras"
+    gss.to_tf_keras(keras.models.load_model(dead)).save(path)
+    assert main(["inspect", str(path)]) == 0
+    assert "hidden" in capsys.readouterr().out
+    assert main(["slim", str(path), str(small)]) == 0
+    assert type(gss.load_model(small)).__module__.startswith("tf_keras.")
+    assert gss.load_model(small).get_layer("hidden").units == 2
+    if ending == "h5":
+        results = tmp_path / "run.json"
+        assert main(compress(path, points, "--macs", "0.5", "--results", results)) == 0
+        versions = json.loads(results.read_text())["versions"]
+        assert {"tf-keras", "tensorflow-model-optimization"} <= versions.keys()
+
+
 def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path):
     passed = {}
 

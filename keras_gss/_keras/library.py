@@ -65,7 +65,7 @@ def to_numpy(variable: Any) -> np.ndarray:
     """Returns a variable's value, not to be written to, in a dtype that NumPy can compute with."""
     if keras.backend.backend() == "tensorflow":  # where Keras would copy what may be gigabytes
         stored = variable.value if isinstance(variable, keras.Variable) else variable
-        value = np.asarray(stored.read_value())
+        value = np.asarray(stored.read_value() if hasattr(stored, "read_value") else stored)
     else:
         value = keras.ops.convert_to_numpy(variable)
     return value.astype(np.float32) if value.dtype.kind == "V" or value.itemsize == 2 else value

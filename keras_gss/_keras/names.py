@@ -100,10 +100,10 @@ def argument_names(operation: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
     tf_keras calls the first one `inputs` throughout, Keras 3 that of a recurrent layer `sequences`.
     """
-    kind = kinds(operation)[-1]
-    if not isinstance(kind, type) or not isinstance(operation, _LayerView):
+    if not isinstance(operation, _LayerView):
         return arguments
-    _, first, *_ = inspect.signature(kind.call).parameters
+    counterpart: Any = kinds(operation)[-1]
+    _, first, *_ = inspect.signature(counterpart.call).parameters
     return {first if name == "inputs" else name: v for name, v in arguments.items()}
 
 

@@ -47,8 +47,8 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
         if _key(penalty) != _key(passed):
             raise ValueError(
                 f"'{_keras.path_of(variable)}' declares {_text(penalty)}, and another penalty is "
-                f"passed: {_text(passed)}. Pass none to use what the layers declare, or take that off "
-                "with `keras_gss.detach(model, declared=True)`."
+                f"passed: {_text(passed)}. Pass none to use what the layers declare, or take that "
+                "off with `keras_gss.detach(model, declared=True)`."
             )
     groups = find_groups(model, inputs=passed.inputs)
     members = [group for group in groups if _is_penalised(group)]
