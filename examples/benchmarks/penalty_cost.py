@@ -2,17 +2,17 @@
 
     python examples/benchmarks/penalty_cost.py --model lenet-5 --setting fastest --out cost.json
 
-Short bursts of `model.fit` take turns in one process: plain, under the penalty, with fixed zeros,
-and plain once more, which shows the noise. Of each burst the clock sees what follows its first
-execution, in wall-clock and in CPU time. The lower quartiles over all rounds are compared; the
-spread is that of the ratios within a round. What the callback does once an epoch is timed apart,
-and added for the ratio of whole epochs.
+Four runs of `model.fit` take turns of a few steps: plain, under the penalty, with fixed zeros, and
+plain once more, which shows the noise. Every turn is timed in wall-clock and in CPU time, and the
+lower quartiles over all rounds are compared; the spread is that of the ratios within a round. What
+the callback does once an epoch is timed apart, and added for the ratio of whole epochs.
 """
 
 import argparse
 import json
 import os
 import platform
+import threading
 import time
 from pathlib import Path
 
@@ -31,24 +31,47 @@ EPOCH = 600  # steps: 60,000 samples
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-class Clock(keras.callbacks.Callback):
-    """Milliseconds per step of one `fit`, from the end of its first execution to that of its last.
+class Turns(keras.callbacks.Callback):
+    """Lets a `fit` in a thread of its own run some executions, then waits for its next turn.
 
-    With k steps per execution Keras calls `on_train_batch_end` after steps k - 1, 2 k - 1, ...
+    Args:
+        executions: how many executions (of the model's `steps_per_execution`) a turn has.
     """
 
-    def on_train_begin(self, logs=None):
-        """Forgets what was measured before."""
-        self._ends = []
+    def __init__(self, executions):
+        super().__init__()
+        self.executions = executions
+        self.taken = []  # per turn `{clock: milliseconds}`
+        self.mine, self.done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def run(self, fit):
+        """Calls `fit`, a function without arguments, in a thread of its own, turn by turn."""
+
+        def wait_and_fit():
+            self.mine.acquire()
+            self._start()
+            fit()
+
+        threading.Thread(target=wait_and_fit, daemon=True).start()
+
+    def take(self):
+        """Lets it have one turn."""
+        self.mine.release()
+        self.done.acquire()
+
+    def _start(self):
+        self._left = self.executions
+        self._started = {name: clock() for name, clock in CLOCKS.items()}
 
     def on_train_batch_end(self, batch, logs=None):
-        """Reads both clocks."""
-        self._ends.append((batch, {name: clock() for name, clock in CLOCKS.items()}))
-
-    def per_step(self):
-        """Returns `{clock: milliseconds}`."""
-        (first, start), (last, stop) = self._ends[0], self._ends[-1]
-        return {name: 1e3 * (stop[name] - start[name]) / (last - first) for name in CLOCKS}
+        """Ends the turn after its last execution."""
+        self._left -= 1
+        if not self._left:
+            now = {name: clock() for name, clock in CLOCKS.items()}
+            self.taken.append({name: 1e3 * (now[name] - self._started[name]) for name in CLOCKS})
+            self.done.release()
+            self.mine.acquire()
+            self._start()
 
 
 def models(name, speed, penalty):
@@ -68,16 +91,20 @@ def models(name, speed, penalty):
     return kinds
 
 
-def burst(model, data, steps, setting):
-    """Trains for some steps; returns `{clock: milliseconds per step}`."""
-    clock = Clock()
+def train(model, setting, turns, steps):
+    """Starts a `fit` of so many steps that takes turns."""
+    random = np.random.default_rng(0)
+    samples = min(steps, EPOCH) * BATCH
+    inputs = random.random((samples, *model.input_shape[1:]), dtype=np.float32)
+    labels = random.integers(0, 10, samples)
+    epochs = -(-steps // EPOCH)
+    common = {"epochs": epochs, "verbose": 0, "callbacks": [turns]}
     if setting == "plain":
-        inputs, labels = (each[: steps * BATCH] for each in data)
-        model.fit(inputs, labels, batch_size=BATCH, verbose=0, callbacks=[clock])
+        turns.run(lambda: model.fit(inputs, labels, batch_size=BATCH, **common))
     else:
-        epoch = batches(data, BATCH, (0, 0), 0, 1)
-        model.fit(epoch, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock])
-    return clock.per_step()
+        data = batches((inputs, labels), BATCH, (0, 0), 0, epochs)
+        per_epoch = samples // BATCH
+        turns.run(lambda: model.fit(data, steps_per_epoch=per_epoch, shuffle=False, **common))
 
 
 def epoch_end(model, times):
@@ -101,12 +128,12 @@ def quartile(values):
 
 
 def compared(rounds, kind, clock):
-    """Compares one kind of model with the plain one; `rounds` holds what each burst took."""
+    """Compares one kind of model with the plain one; `rounds` holds what each turn took."""
     own, plain = (np.array([each[k][clock] for each in rounds]) for k in (kind, "plain"))
     return {
         "ratio": quartile(own) / quartile(plain),
         "spread": np.quantile(own / plain, [0.25, 0.75]).tolist(),
-        "milliseconds": quartile(own),
+        "milliseconds_per_turn": quartile(own),
     }
 
 
@@ -120,16 +147,24 @@ def main():
         default="fastest",
         help="plain: `fit` on arrays, without jit; fastest: what `compress` chooses",
     )
-    parser.add_argument("--rounds", type=int, default=40, help="bursts of each kind")
-    parser.add_argument("--steps", type=int, default=100, help="steps of one burst")
+    parser.add_argument("--rounds", type=int, default=200, help="turns of each kind")
+    parser.add_argument("--steps", type=int, default=10, help="steps of one turn, at least")
     parser.add_argument("--factor", type=float, default=2e-6)
     parser.add_argument("--p", type=int, choices=(1, 2), default=2)
     parser.add_argument("--q", type=int, choices=(1, 2), default=2)
     parser.add_argument("--refresh-every", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="TensorFlow's threads; one makes for less noise"
+    )
     parser.add_argument("--note", help="what else to say about the machine, for the JSON file")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
 
+    if arguments.threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     penalty = gss.GSSStructure(
         arguments.factor,
         arguments.p,
@@ -140,21 +175,20 @@ def main():
     model = zoo.build(arguments.model)
     plain = Speed(jit_compile=False, steps_per_execution=1)
     speed = plain if arguments.setting == "plain" else choose_speed(model, EPOCH)
-    steps = max(arguments.steps, 3 * speed.steps_per_execution)
-    steps -= steps % speed.steps_per_execution
-    random = np.random.default_rng(0)
-    data = (
-        random.random((steps * BATCH, *model.input_shape[1:]), dtype=np.float32),
-        random.integers(0, 10, steps * BATCH),
-    )
+    executions = -(-arguments.steps // speed.steps_per_execution)
+    steps = executions * speed.steps_per_execution
     kinds = models(arguments.model, speed, penalty)
+    turns = {kind: Turns(executions) for kind in kinds}
+    for kind, each in turns.items():
+        train(kinds[kind], arguments.setting, each, steps * (arguments.rounds + 2))
     load = [os.getloadavg()[0]]
-    rounds = []
     for turn in range(arguments.rounds + 1):
-        order = list(kinds) if turn % 2 else list(kinds)[::-1]
-        rounds.append({k: burst(kinds[k], data, steps, arguments.setting) for k in order})
-    rounds = rounds[1:]  # the first one traced the functions
+        for kind in list(kinds) if turn % 2 else list(kinds)[::-1]:
+            turns[kind].take()
     load.append(os.getloadavg()[0])
+    columns = zip(*(each.taken for each in turns.values()), strict=True)
+    rounds = [dict(zip(turns, each, strict=True)) for each in columns]
+    rounds = rounds[1:]  # the first turn traced the step
 
     once = epoch_end(kinds["penalty"], times=10)
     found = {
@@ -162,7 +196,7 @@ def main():
         for kind in kinds
         if kind != "plain"
     }
-    step = quartile([each["plain"]["wall"] for each in rounds])
+    step = quartile([each["plain"]["wall"] for each in rounds]) / steps
     whole = found["penalty"]["wall"]["ratio"] + once / (EPOCH * step)
     print(f"{arguments.model}, {arguments.setting}: {step:.2f} ms per step, load {load}")
     for kind, clocks in found.items():
@@ -179,13 +213,14 @@ def main():
             "batch_size": BATCH,
             "penalty": penalty.get_config(),
             "rounds": arguments.rounds,
-            "steps_per_burst": steps,
+            "steps_per_turn": steps,
             "plain_milliseconds_per_step": step,
             "compared_with_plain": found,
             "epoch_end_milliseconds": once,
             "epoch_ratio": whole,
             "machine": {
                 "cpus": os.cpu_count(),
+                "threads": arguments.threads or "as many as Keras' backend likes",
                 "load_before_and_after": load,
                 "note": arguments.note,
             },

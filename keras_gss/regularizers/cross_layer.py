@@ -85,7 +85,8 @@ class CrossLayerRegularizer(keras.Regularizer):
     def _scaled(self, terms, groups, factor, multipliers) -> Any:
         if multipliers is None:
             multipliers = self.multipliers(groups)
-        total = self.total([each * term for each, term in zip(multipliers, terms, strict=True)])
+        pairs = zip(multipliers, terms, strict=True)
+        total = self.total([term if each == 1 else each * term for each, term in pairs])
         return ops.convert_to_tensor(factor, dtype=ops.dtype(total)) * total
 
     def __call__(self, x: Any) -> Any:

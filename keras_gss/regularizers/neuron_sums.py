@@ -93,7 +93,7 @@ def _total(vectors: list[Any], size: int) -> Any:
 
 
 def _shared(one: WeightSlice, other: WeightSlice) -> np.ndarray:
-    """Tells which entries of a weight two of its slices give to the same neuron; bool, broadcast."""
+    """Tells which entries of a weight two slices give to the same neuron; bool, to broadcast."""
     mine, theirs = (_along(each) for each in (one, other))
     return (mine == theirs) & (mine >= 0)
 
