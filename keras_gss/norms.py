@@ -2,7 +2,9 @@
 
 Written on `keras.ops`, so they run and differentiate on every Keras backend. Half-precision
 tensors are computed in float32. Gradients are finite everywhere; where a norm has none (at a
-zero group) they are the subgradient of least norm, 0.
+zero group) they are the subgradient of least norm, 0. Those of `safe_sqrt` and `power_sums`, of
+which a training step under a penalty consists, are written out: fewer operations than backends
+derive, and no temporaries of a weight's size but one.
 
 Source: "Learning Compact Neural Networks via Generalized Structured Sparsity", called the
 paper; the equation numbers are the paper's.
@@ -11,7 +13,7 @@ paper; the equation numbers are the paper's.
 from collections.abc import Sequence
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_gss._checks import check_axes, check_choice, check_positive, reject
 
@@ -30,21 +32,67 @@ def as_float(x):
     """Returns `x` as a tensor of at least 32 bits: float16 and bfloat16 become float32."""
     x = ops.convert_to_tensor(x)
     half = str(ops.dtype(x)) in ("float16", "bfloat16")
-    return ops.cast(x, "float32") if half else x
+    # On TensorFlow the cast is also what reads a variable: none may enter a custom gradient.
+    return ops.cast(x, "float32" if half else ops.dtype(x))
 
 
 def safe_sqrt(x):
-    """Returns sqrt(x) for x >= 0, with the gradient 0 at x = 0.
+    """Returns sqrt(x) for x >= 0, with the gradient 1 / (2 sqrt(x)), and 0 at x = 0."""
+    return _safe_sqrt(as_float(x))
 
-    A single `where` around the root would still back-propagate NaN: the root must not see 0.
-    """
-    zero = x <= TINY  # false for NaN, which has to show
-    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, x)))
+
+@ops.custom_gradient
+def _safe_sqrt(x):
+    root = ops.where(x <= TINY, 0.0, ops.sqrt(x))  # false for NaN, which has to show
+
+    def gradient(upstream):
+        return ops.divide_no_nan(0.5 * upstream, root)
+
+    return root, gradient
 
 
 def magnitude(x):
     """Returns |x|, with the gradient 0 at x = 0; that of `ops.abs` is 1 there on JAX."""
     return x * ops.stop_gradient(ops.sign(x))
+
+
+def power_sums(w, p: int, axes: Sequence[int]) -> tuple:
+    """Returns, for each of `axes`, sum |w|^p over all the other axes: ||w_j||_p^p of its slices j.
+
+    The gradient by w of sum_k <u_k, s_k> is p |w|^(p-1) sgn(w) times the sum of the u_k, each
+    broadcast from its axis.
+
+    Args:
+        w: tensor of any rank.
+        p: 1 or 2.
+        axes: non-negative axes of `w`, without repetitions.
+
+    Returns:
+        For each axis a tensor of shape (w.shape[axis],), at least in float32.
+
+    Example:
+    >>> rows, columns = power_sums(np.array([[3.0, 0.0], [4.0, -2.0]]), p=1, axes=(0, 1))
+    >>> ops.convert_to_numpy(rows).tolist(), ops.convert_to_numpy(columns).tolist()
+    ([3.0, 6.0], [7.0, 2.0])
+    """
+
+    @ops.custom_gradient
+    def sums_of(w):
+        powers = ops.square(w) if p == 2 else ops.abs(w)
+        rank = len(w.shape)
+        others = [tuple(each for each in range(rank) if each != axis) for axis in axes]
+
+        def gradient(*upstream):
+            # JAX passes one tuple, TensorFlow one argument per sum.
+            along = [
+                ops.expand_dims(p * each, rest)
+                for each, rest in zip(tree.flatten(upstream), others, strict=True)
+            ]
+            return (w if p == 2 else ops.sign(w)) * sum(along[1:], start=along[0])
+
+        return tuple(ops.sum(powers, axis=rest) for rest in others), gradient
+
+    return sums_of(as_float(w))
 
 
 def norm(x, order: int, axes: Sequence[int]):

@@ -46,6 +46,42 @@ def same_gradient(function, oracle, w, tolerance=1e-4):
     assert apart <= tolerance * np.abs(expected).max(initial=0)
 
 
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("axes", [(0,), (2,), (0, 2), (1, 0, 2)])
+def test_power_sums_and_their_gradient_equal_the_oracle(p, axes):
+    w = kernel(3)
+
+    def oracle(v):
+        return [(abs(v) ** p).sum(tuple({0, 1, 2} - {axis})) for axis in axes]
+
+    found = norms.power_sums(w, p, axes)
+    for sums, expected in zip(found, oracle(w.astype("float64")), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(sums), expected, rtol=1e-6)
+    slopes = [np.random.default_rng(axis).normal(size=w.shape[axis]) for axis in axes]
+
+    def weighted(sums, add):
+        return sum(add(u * s) for u, s in zip(slopes, sums, strict=True))
+
+    same_gradient(
+        lambda v: weighted(norms.power_sums(v, p, axes), lambda x: ops.sum(ops.cast(x, "float32"))),
+        lambda v: weighted(oracle(v), np.sum),
+        w,
+    )
+
+
+def test_power_sums_of_vectors_and_in_float64():
+    vector, matrix = np.array([-3.0, 0.0]), np.array([[1e-9, -1.0]])
+    assert ops.convert_to_numpy(norms.power_sums(vector, 2, (0,))[0]).tolist() == [9, 0]
+    (columns,) = norms.power_sums(ops.convert_to_tensor(matrix, "float64"), 1, (1,))
+    np.testing.assert_allclose(ops.convert_to_numpy(columns), [1e-9, 1], rtol=1e-6)
+
+
+def test_gradient_of_the_root():
+    x = keras.Variable([0.0, 4.0, 0.25])
+    (found,) = oracles.gradients(lambda: ops.sum(3 * norms.safe_sqrt(x)), [x])
+    np.testing.assert_allclose(found, [0, 0.75, 3])
+
+
 @pytest.mark.parametrize(("inner", "middle"), AXES)
 def test_gss121_equals_the_oracle(inner, middle):
     w = kernel()

@@ -1,16 +1,19 @@
-"""What the penalty adds to a training epoch: the same model and settings, with it and without.
+"""What the penalty and fixed zeros add to training: the same model and settings, with and without.
 
-    python examples/benchmarks/penalty_cost.py --model lenet-300-100 --out cost.json
+    python examples/benchmarks/penalty_cost.py --model lenet-5 --setting fastest --out cost.json
 
-Runs of `model.fit` with and without the penalty take turns, so that both see the same machine.
-The first epoch of each run, in which Keras traces the step, is left out; medians are compared.
+Four runs of `model.fit` take turns of a few steps: plain, under the penalty, with fixed zeros, and
+plain once more, which shows the noise. Every turn is timed in wall-clock and in CPU time. Lower
+quartiles over all rounds are compared with those of both plain runs; the spread is that of the
+ratios within a round. What the callback does once an epoch is timed apart, and added for the ratio
+of whole epochs.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
+import threading
 import time
 from pathlib import Path
 
@@ -22,51 +25,63 @@ import numpy as np
 import keras_gss as gss
 from keras_gss import zoo
 from keras_gss.compress.data import batches
-from keras_gss.compress.phases import choose_speed
+from keras_gss.compress.phases import Speed, choose_speed
 
 BATCH = 100
+EPOCH = 600  # steps: 60,000 samples
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-class Clock(keras.callbacks.Callback):
-    """Seconds per epoch, from its first step to its last callback, the first epoch left out."""
+class Turns(keras.callbacks.Callback):
+    """Lets a `fit` in a thread of its own run some executions, then waits for its next turn.
 
-    def __init__(self):
+    Args:
+        executions: how many executions (of the model's `steps_per_execution`) a turn has.
+    """
+
+    def __init__(self, executions):
         super().__init__()
-        self.seconds = []
+        self.executions = executions
+        self.taken = []  # per turn `{clock: milliseconds}`
+        self.mine, self.done = threading.Semaphore(0), threading.Semaphore(0)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
-        self._start = time.perf_counter()
+    def run(self, fit):
+        """Calls `fit`, a function without arguments, in a thread of its own, turn by turn."""
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Stops it."""
-        if epoch:
-            self.seconds.append(time.perf_counter() - self._start)
+        def wait_and_fit():
+            self.mine.acquire()
+            self._start()
+            fit()
+
+        threading.Thread(target=wait_and_fit, daemon=True).start()
+
+    def take(self):
+        """Lets it have one turn."""
+        self.mine.release()
+        self.done.acquire()
+
+    def _start(self):
+        self._left = self.executions
+        self._started = {name: clock() for name, clock in CLOCKS.items()}
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Ends the turn after its last execution."""
+        self._left -= 1
+        if not self._left:
+            now = {name: clock() for name, clock in CLOCKS.items()}
+            self.taken.append({name: 1e3 * (now[name] - self._started[name]) for name in CLOCKS})
+            self.done.release()
+            self.mine.acquire()
+            self._start()
 
 
-def main():
-    """Measures, prints one line and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", choices=list(zoo.MODELS), default="lenet-300-100")
-    parser.add_argument("--samples", type=int, default=60_000)
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each kind")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs timed per run")
-    parser.add_argument("--factor", type=float, default=2e-6)
-    parser.add_argument("--p", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args()
-
-    model = zoo.build(arguments.model)
-    random = np.random.default_rng(0)
-    inputs = random.random((arguments.samples, *model.input_shape[1:]), dtype=np.float32)
-    labels = random.integers(0, 10, arguments.samples)
-    steps = arguments.samples // BATCH
-    speed = choose_speed(model, steps)
-    seconds = {"without": [], "with": []}
-    for turn in range(2 * arguments.rounds):
-        # the order within a pair alternates: without, with, with, without, ...
-        kind = "with" if turn % 4 in (1, 2) else "without"
-        model = zoo.build(arguments.model)
+def models(name, speed, penalty):
+    """Returns `{kind: model}`, compiled alike."""
+    zeros = gss.prune(zoo.build(name), gss.StdThreshold(0.3))
+    kinds = {"plain": zoo.build(name), "penalty": zoo.build(name), "zeros": zeros}
+    kinds["plain again"] = zoo.build(name)
+    gss.attach(kinds["penalty"], penalty)
+    for model in kinds.values():
         model.compile(
             keras.optimizers.Adam(1e-3),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -74,37 +89,146 @@ def main():
             jit_compile=speed.jit_compile,
             steps_per_execution=speed.steps_per_execution,
         )
-        penalty = gss.GSSStructure(arguments.factor, p=arguments.p, inputs=True)
-        clock = Clock()
-        # Keras calls `on_epoch_end` in the order of the list: the clock stops after the penalty.
-        callbacks = [gss.GroupSparsity(penalty), clock] if kind == "with" else [clock]
-        model.fit(
-            batches((inputs, labels), BATCH, (0, 0), 0, arguments.epochs + 1),
-            epochs=arguments.epochs + 1,
-            steps_per_epoch=steps,
-            shuffle=False,
-            callbacks=callbacks,
-            verbose=0,
-        )
-        seconds[kind] += clock.seconds
-    medians = {kind: statistics.median(values) for kind, values in seconds.items()}
-    ratio = medians["with"] / medians["without"]
-    print(
-        f"{arguments.model}: {medians['without']:.2f} s per epoch without the penalty, "
-        f"{medians['with']:.2f} s with it: {ratio:.2f}x"
+    return kinds
+
+
+def train(model, setting, turns, steps):
+    """Starts a `fit` of so many steps that takes turns."""
+    random = np.random.default_rng(0)
+    samples = min(steps, EPOCH) * BATCH
+    inputs = random.random((samples, *model.input_shape[1:]), dtype=np.float32)
+    labels = random.integers(0, 10, samples)
+    epochs = -(-steps // EPOCH)
+    common = {"epochs": epochs, "verbose": 0, "callbacks": [turns]}
+    if setting == "plain":
+        turns.run(lambda: model.fit(inputs, labels, batch_size=BATCH, **common))
+    else:
+        data = batches((inputs, labels), BATCH, (0, 0), 0, epochs)
+        per_epoch = samples // BATCH
+        turns.run(lambda: model.fit(data, steps_per_epoch=per_epoch, shuffle=False, **common))
+
+
+def epoch_end(model, times):
+    """Returns the lower quartile of the milliseconds that `GroupSparsity` takes once an epoch."""
+    callback = gss.GroupSparsity()
+    callback.set_model(model)
+    callback.on_train_begin()
+    taken = []
+    for epoch in range(times):
+        start = time.perf_counter()
+        callback.on_epoch_begin(epoch)
+        callback.on_epoch_end(epoch, {})
+        taken.append(1e3 * (time.perf_counter() - start))
+    callback.on_train_end()
+    return quartile(taken)
+
+
+def quartile(values):
+    """Returns the lower quartile: interference by others only ever adds time."""
+    return float(np.quantile(values, 0.25))
+
+
+def compared(rounds, kind, clock):
+    """Compares one kind of model with the plain ones; `rounds` holds what each turn took."""
+    base = ("plain",) if kind == "plain again" else ("plain", "plain again")
+    own = np.array([each[kind][clock] for each in rounds])
+    plain = np.array([[each[k][clock] for k in base] for each in rounds])
+    return {
+        "ratio": quartile(own) / quartile(plain),
+        "spread": np.quantile(own / plain.mean(axis=1), [0.25, 0.75]).tolist(),
+        "milliseconds_per_turn": quartile(own),
+    }
+
+
+def main():
+    """Measures, prints a line per kind of model and writes the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", choices=list(zoo.MODELS), default="lenet-300-100")
+    parser.add_argument(
+        "--setting",
+        choices=("plain", "fastest"),
+        default="fastest",
+        help="plain: `fit` on arrays, without jit; fastest: what `compress` chooses",
     )
+    parser.add_argument("--rounds", type=int, default=200, help="turns of each kind")
+    parser.add_argument("--steps", type=int, default=10, help="steps of one turn, at least")
+    parser.add_argument("--factor", type=float, default=2e-6)
+    parser.add_argument("--p", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--q", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--refresh-every", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="TensorFlow's threads; one makes for less noise"
+    )
+    parser.add_argument("--note", help="what else to say about the machine, for the JSON file")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+
+    if arguments.threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    penalty = gss.GSSStructure(
+        arguments.factor,
+        arguments.p,
+        arguments.q,
+        inputs=True,
+        refresh_every=arguments.refresh_every,
+    )
+    model = zoo.build(arguments.model)
+    speed = choose_speed(model, EPOCH)
+    if arguments.setting == "plain":
+        speed = Speed(jit_compile=False, steps_per_execution=1)
+    executions = -(-arguments.steps // speed.steps_per_execution)
+    steps = executions * speed.steps_per_execution
+    kinds = models(arguments.model, speed, penalty)
+    turns = {kind: Turns(executions) for kind in kinds}
+    for kind, each in turns.items():
+        train(kinds[kind], arguments.setting, each, steps * (arguments.rounds + 2))
+    load = [os.getloadavg()[0]]
+    for turn in range(arguments.rounds + 1):
+        for kind in list(kinds) if turn % 2 else list(kinds)[::-1]:
+            turns[kind].take()
+    load.append(os.getloadavg()[0])
+    columns = zip(*(each.taken for each in turns.values()), strict=True)
+    rounds = [dict(zip(turns, each, strict=True)) for each in columns]
+    rounds = rounds[1:]  # the first turn traced the step
+
+    once = epoch_end(kinds["penalty"], times=10)
+    found = {
+        kind: {clock: compared(rounds, kind, clock) for clock in CLOCKS}
+        for kind in kinds
+        if kind != "plain"
+    }
+    plain = [each[kind]["wall"] for each in rounds for kind in ("plain", "plain again")]
+    step = quartile(plain) / steps
+    whole = found["penalty"]["wall"]["ratio"] + once / (EPOCH * step)
+    print(f"{arguments.model}, {arguments.setting}: {step:.2f} ms per step, load {load}")
+    for kind, clocks in found.items():
+        for clock, each in clocks.items():
+            low, high = each["spread"]
+            print(f"  {kind:12} {clock:5} {each['ratio']:.3f}x  ({low:.3f} to {high:.3f})")
+    print(f"  once an epoch {once:.1f} ms: {whole:.3f}x for epochs of {EPOCH} steps")
     if arguments.out:
         result = {
             "model": arguments.model,
-            "batch_size": BATCH,
-            "samples": arguments.samples,
-            "penalty": penalty.get_config(),
+            "setting": arguments.setting,
             "jit_compile": speed.jit_compile,
             "steps_per_execution": speed.steps_per_execution,
-            "median_seconds": medians,
-            "ratio": ratio,
-            "seconds": seconds,
-            "cpus": os.cpu_count(),
+            "batch_size": BATCH,
+            "penalty": penalty.get_config(),
+            "rounds": arguments.rounds,
+            "steps_per_turn": steps,
+            "plain_milliseconds_per_step": step,
+            "compared_with_plain": found,
+            "epoch_end_milliseconds": once,
+            "epoch_ratio": whole,
+            "machine": {
+                "cpus": os.cpu_count(),
+                "threads": arguments.threads or "as many as Keras' backend likes",
+                "load_before_and_after": load,
+                "note": arguments.note,
+            },
             "versions": {
                 "keras": keras.__version__,
                 "backend": keras.backend.backend(),

@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_gss import _checks, norms
 from keras_gss._keras import in_symbolic_scope, is_silenced
-from keras_gss.regularizers.neuron_sums import Magnitudes, neuron_sums
+from keras_gss.regularizers.neuron_sums import PowerSums, neuron_sums
 
 if TYPE_CHECKING:
     from keras_gss.graph import NeuronGroup
@@ -85,7 +85,8 @@ class CrossLayerRegularizer(keras.Regularizer):
     def _scaled(self, terms, groups, factor, multipliers) -> Any:
         if multipliers is None:
             multipliers = self.multipliers(groups)
-        total = self.total([each * term for each, term in zip(multipliers, terms, strict=True)])
+        pairs = zip(multipliers, terms, strict=True)
+        total = self.total([term if each == 1 else each * term for each, term in pairs])
         return ops.convert_to_tensor(factor, dtype=ops.dtype(total)) * total
 
     def __call__(self, x: Any) -> Any:
@@ -130,8 +131,8 @@ class GSSElement(CrossLayerRegularizer):
 
     def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns the penalty of each group, scalar tensors, without the factor."""
-        magnitudes = Magnitudes(1)
-        return [norms.gss_element(*neuron_sums(group, magnitudes)) for group in groups]
+        sums = PowerSums(1, groups)
+        return [norms.gss_element(*neuron_sums(group, sums)) for group in groups]
 
     def total(self, terms: Sequence[Any]) -> Any:
         """Returns the penalty of the model from those of its groups: their sum, or its root."""
@@ -156,8 +157,8 @@ class DeepGSS121(CrossLayerRegularizer):
 
     def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns the penalty of each group, scalar tensors, without the factor."""
-        magnitudes = Magnitudes(1)
-        return [norms.deep_gss121(*neuron_sums(group, magnitudes)) for group in groups]
+        sums = PowerSums(1, groups)
+        return [norms.deep_gss121(*neuron_sums(group, sums)) for group in groups]
 
 
 @keras.saving.register_keras_serializable("keras_gss")
@@ -205,8 +206,8 @@ class GSSStructure(CrossLayerRegularizer):
 
     def strengths(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns s_j = ||w_j||_p^p of the neurons of each group, shape (group.size,)."""
-        magnitudes = Magnitudes(self.p)
-        return [sum(neuron_sums(group, magnitudes)) for group in groups]
+        sums = PowerSums(self.p, groups)
+        return [sum(neuron_sums(group, sums)) for group in groups]
 
     def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns the penalty of each group, scalar tensors, without factor and multiplier."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,34 +14,47 @@ if TYPE_CHECKING:
     from keras_gss.graph import NeuronGroup, WeightSlice
 
 
-class Magnitudes:
-    """|w|^p entry by entry, computed once per weight however many groups share the weight.
+class PowerSums:
+    """||w_j||_p^p of the slices of weights, computed once however many groups share a weight.
 
     Args:
         p: 1 or 2.
+        groups: the groups that will be asked for.
     """
 
-    def __init__(self, p: int) -> None:
-        self._power = norms.magnitude if p == 1 else ops.square
-        self._computed: dict[int, Any] = {}
+    def __init__(self, p: int, groups: Sequence[NeuronGroup]) -> None:
+        self._p = p
+        self._axes: dict[int, set[int]] = {}
+        for group in groups:
+            for part in (*group.incoming, *group.outgoing):
+                self._axes.setdefault(id(part.weight), set()).add(part.axis)
+        self._computed: dict[int, dict[int, Any]] = {}
 
-    def __call__(self, weight: Any) -> Any:
-        """Returns |w|^p of a variable, at least in float32."""
-        if id(weight) not in self._computed:
-            self._computed[id(weight)] = self._power(norms.as_float(weight))
-        return self._computed[id(weight)]
+    def __call__(self, part: WeightSlice, counted: Sequence[WeightSlice] = ()) -> Any:
+        """Returns sum |w|^p over all axes but that of `part`, a vector, at least in float32.
+
+        Entries that `part` and one of `counted` give to the same neuron are left out.
+        """
+        shared = [_shared(part, other) for other in counted if other.weight is part.weight]
+        shared = [each for each in shared if each.any()]
+        if shared:
+            rest = ops.where(np.any(shared, axis=0), 0.0, norms.as_float(part.weight))
+            return norms.power_sums(rest, self._p, (part.axis,))[0]
+        if id(part.weight) not in self._computed:
+            axes = sorted(self._axes[id(part.weight)])
+            sums = norms.power_sums(part.weight, self._p, axes)
+            self._computed[id(part.weight)] = dict(zip(axes, sums, strict=True))
+        return self._computed[id(part.weight)][part.axis]
 
 
-def neuron_sums(group: NeuronGroup, magnitudes: Magnitudes) -> tuple[Any, Any]:
+def neuron_sums(group: NeuronGroup, sums: PowerSums) -> tuple[Any, Any]:
     """Returns ||in_j||_p^p and ||out_j||_p^p of the neurons of a group, each of shape (size,).
 
     A weight that is in both slices of one neuron (w_jj of a recurrent kernel, or of a Dense layer
     applied to its own output) counts once, in out_j.
     """
-    incoming = [
-        _slice_sums(part, group.size, magnitudes, counted=group.outgoing) for part in group.incoming
-    ]
-    outgoing = [_slice_sums(part, group.size, magnitudes) for part in group.outgoing]
+    incoming = [fold(sums(p, group.outgoing), p.index, group.size) for p in group.incoming]
+    outgoing = [fold(sums(p), p.index, group.size) for p in group.outgoing]
     return _total(incoming, group.size), _total(outgoing, group.size)
 
 
@@ -78,23 +92,12 @@ def _total(vectors: list[Any], size: int) -> Any:
     return sum(vectors[1:], start=vectors[0]) if vectors else ops.zeros((size,))
 
 
-def _slice_sums(
-    part: WeightSlice, size: int, magnitudes: Magnitudes, counted: tuple[WeightSlice, ...] = ()
-) -> Any:
-    values = magnitudes(part.weight)
-    for other in counted:
-        if other.weight is part.weight:
-            values = _without(values, part, other)
-    axes = tuple(axis for axis in range(len(values.shape)) if axis != part.axis)
-    return fold(ops.sum(values, axis=axes), part.index, size)
+def _shared(one: WeightSlice, other: WeightSlice) -> np.ndarray:
+    """Tells which entries of a weight two slices give to the same neuron; bool, to broadcast."""
+    mine, theirs = (_along(each) for each in (one, other))
+    return (mine == theirs) & (mine >= 0)
 
 
-def _without(values: Any, part: WeightSlice, other: WeightSlice) -> Any:
-    """Zeroes the entries that `part` and `other` give to the same neuron."""
-    mine, theirs = (_along(each, len(values.shape)) for each in (part, other))
-    shared = (mine == theirs) & (mine >= 0)
-    return ops.where(shared, 0.0, values) if shared.any() else values
-
-
-def _along(part: WeightSlice, rank: int) -> np.ndarray:
+def _along(part: WeightSlice) -> np.ndarray:
+    rank = len(part.weight.shape)
     return np.asarray(part.index).reshape([-1 if axis == part.axis else 1 for axis in range(rank)])
