@@ -73,7 +73,7 @@ def test_cross_attention_with_keys_of_their_own_images_and_scores(tmp_path):
             layers.Dense(width, name=name)(source)
             for source, width, name in ((x, 4, "q"), (x, 5, "v"), (x, 6, "k"))
         )
-        y, scores = layers.MultiHeadAttention(3, 2, value_dim=4, output_shape=7, name="cross")(
+        y, scores = layers.MultiHeadAttention(3, 3, value_dim=4, output_shape=7, name="cross")(
             q, v, k, return_attention_scores=True
         )
         image = layers.Conv2D(4, 1, name="conv")(z)
@@ -228,6 +228,20 @@ def test_constants_fold_into_the_projections_and_none_through_them(tmp_path):
     assert left == {"in": 6, "mha": 3, "mha:2": 4, "mha:3": 4, "mha:4": 8}
     zero(mha.value_dense.bias, 1, [0])
     assert check_slim(model, tmp_path)[1]["mha:3"] == 3
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_two_numbers_per_head_stay_where_there_are_biases(use_bias, tmp_path):
+    """`ops.add` takes a bias (3, 1) for a vector, and lays it along any axis of length 3."""
+    x = keras.Input((3, 6))  # as many places as heads
+    y = layers.MultiHeadAttention(3, 4, use_bias=use_bias, name="mha")(x, x)
+    model = keras.Model(x, layers.Dense(2, name="out")(y))
+    draw(model)
+    mha = model.get_layer("mha")
+    zero(mha.key_dense.kernel, 2, [0, 1, 3])
+    zero(mha.output_dense.kernel, 1, [0, 1, 3])
+    small = check_slim(model, tmp_path)[0].get_layer("mha")
+    assert small.key_dim == small.value_dim == (2 if use_bias else 1)
 
 
 def test_macs_are_those_of_the_projections():

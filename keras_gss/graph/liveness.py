@@ -93,6 +93,10 @@ def liveness(trace: Trace, inputs: bool = False) -> Liveness:
     for labels in _everything_with_width(trace):
         if not kept[roots[labels]].any():
             kept[roots[labels.flat[0]]] = True
+    for labels, least in trace.least:
+        own = np.unique(roots[labels])
+        missing = max(least - int(kept[own].sum()), 0)
+        kept[own[~kept[own]][:missing]] = True
     return Liveness(trace, needed[roots], kept[roots], reasons)
 
 

@@ -97,6 +97,10 @@ def _attend(call: Call, widths: _Widths) -> list[Signal]:
     output.declare("kernel", 2, widths.outputs, "incoming")
     output.declare("bias", 0, widths.outputs)
     output.work("kernel", query.shape[:-1])
+    if call.operation.use_bias:
+        # A bias (heads, 1) would go astray in `ops.add` if there are as many heads as places.
+        for units in (keys, values):
+            call.at_least(units, 2)
     for name in ("kernel", "bias"):
         call.inside("_query_dense").rescale(name, keys, _rescaled)
     emitted = np.full(len(widths.outputs), np.nan)
