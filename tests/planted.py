@@ -47,12 +47,14 @@ def zero(variable, axis: int, positions) -> None:
 def plant(model: keras.Model, seed: int = 0) -> dict[str, int]:
     """Zeroes all outgoing slices of random neurons of every group; returns how many are left."""
     random = np.random.default_rng(seed)
-    alive = {}
+    alive: dict[str, int] = {}
+    counts: dict[int, int] = {}
     for group in gss.find_groups(model):
         if not group.removable:
             continue
         # two stay where there are three: some widths may not come down to one
-        count = int(random.integers(1, max(group.size - 1, 2)))
+        # and some widths must stay equal to others
+        count = counts.setdefault(group.size, int(random.integers(1, max(group.size - 1, 2))))
         dead = random.choice(group.size, min(count, group.size - 1), replace=False)
         for piece in group.outgoing:
             zero(piece.weight, piece.axis, np.isin(piece.index, dead))
