@@ -47,11 +47,14 @@ def zero(variable, axis: int, positions) -> None:
 def plant(model: keras.Model, seed: int = 0) -> dict[str, int]:
     """Zeroes all outgoing slices of random neurons of every group; returns how many are left."""
     random = np.random.default_rng(seed)
-    alive = {}
+    alive: dict[str, int] = {}
+    counts: dict[int, int] = {}
     for group in gss.find_groups(model):
         if not group.removable:
             continue
-        count = int(random.integers(1, max(group.size, 2)))
+        # two stay where there are three: some widths may not come down to one
+        # and some widths must stay equal to others
+        count = counts.setdefault(group.size, int(random.integers(1, max(group.size - 1, 2))))
         dead = random.choice(group.size, min(count, group.size - 1), replace=False)
         for piece in group.outgoing:
             zero(piece.weight, piece.axis, np.isin(piece.index, dead))
@@ -74,7 +77,7 @@ def check_slim(model: keras.Model, folder: Path, inputs=None) -> tuple:
     for one, other in zip(outputs(model, x), outputs(small, x), strict=True):
         assert one.shape == other.shape
         assert np.abs(one - other).max() <= tolerance(model) * np.abs(one).max()
-    again = gss.slim(small)
+    again = gss.slim(small, check=False)
     assert again.to_json() == small.to_json()
     for one, other in zip(again.weights, small.weights, strict=True):
         np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(w) for w in (one, other)))

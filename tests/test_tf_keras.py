@@ -76,7 +76,7 @@ def test_groups_equal_those_of_keras_3(pair):
     assert counts[0].summary() == counts[1].summary()
 
 
-@pytest.mark.parametrize("penalty", PENALTIES, ids=repr)
+@pytest.mark.parametrize("penalty", PENALTIES, ids=["2,2", "1,2", "element", "deep"])
 def test_penalties_and_gradients_equal_those_of_keras_3(pair, penalty):
     found = []
     for model in pair:

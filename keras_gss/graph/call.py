@@ -281,6 +281,14 @@ class Call:
         edge = Edge(self.path, self.layer, None, inputs, outputs, nonzero, sums, value, False)
         self.trace.edges[self.identity, len(self.trace.edges)] = edge
 
+    def at_least(self, labels: np.ndarray, count: int) -> None:
+        """Keeps this many of some units, although nothing may need them."""
+        self.trace.least.append((labels, count))
+
+    def as_many(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Keeps as many of some units as of others, although nothing may need them."""
+        self.trace.equal.append((first, second))
+
     def rescale(self, name: str, labels: np.ndarray, compute: Callable[[int, int], float]) -> None:
         """Multiplies a variable by `compute(width, width that remains)` of some units."""
         variable = self.variable(name)

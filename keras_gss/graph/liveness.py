@@ -89,7 +89,18 @@ def liveness(trace: Trace, inputs: bool = False) -> Liveness:
     for labels in _everything_with_width(trace):
         if not kept[roots[labels]].any():
             kept[roots[labels.flat[0]]] = True
+    for labels, least in trace.least:
+        _keep_at_least(kept, np.unique(roots[labels]), least)
+    for pair in trace.equal:
+        first, second = (np.unique(roots[labels]) for labels in pair)
+        _keep_at_least(kept, first, int(kept[second].sum()))
+        _keep_at_least(kept, second, int(kept[first].sum()))
     return Liveness(trace, needed[roots], kept[roots])
+
+
+def _keep_at_least(kept: np.ndarray, units: np.ndarray, least: int) -> None:
+    missing = max(least - int(kept[units].sum()), 0)
+    kept[units[~kept[units]][:missing]] = True
 
 
 def _spread_need(trace: Trace, roots: np.ndarray, needed: np.ndarray) -> None:

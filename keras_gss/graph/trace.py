@@ -41,6 +41,8 @@ class Trace:
     outputs: list[Signal] = field(default_factory=list)
     fresh: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    least: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    equal: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     borders: list[tuple[str, np.ndarray]] = field(default_factory=list)
     uncounted: dict[str, str] = field(default_factory=dict)
 

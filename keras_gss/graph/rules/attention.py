@@ -1,8 +1,9 @@
 """Attention: whole heads, the width that queries share with keys, and the width of values.
 
-The config holds one width for all heads, so position k of every head goes or stays together. Two
-kinds of unit that no weight axis owns say exactly what is needed: a *score* unit (head, k) is one
-product of a query and a key, a *context* unit (head, v) one number that a head hands on.
+The config holds one width for all heads, so position k of every head goes or stays together. Where
+keys and values must be of one width, the narrower is filled up with positions that nothing reads.
+Two kinds of unit that no weight axis owns say exactly what is needed: a *score* unit (head, k) is
+one product of a query and a key, a *context* unit (head, v) one number that a head hands on.
 """
 
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ def multi_head_attention(call: Call) -> list[Signal]:
             (output[-1], "outputs"),
         )
     )
+    if layer.key_dim == layer.value_dim:
+        call.as_many(keys, values)  # Keras on JAX cannot do without
     signals = _attend(call, _Widths(heads, heads, keys, values, width))
     for key, units in (("num_heads", heads), ("key_dim", keys), ("value_dim", values)):
         call.resize(key, neurons(units), lambda sizes: sizes[0])
@@ -59,20 +62,22 @@ def multi_head_attention(call: Call) -> list[Signal]:
 def grouped_query_attention(call: Call) -> list[Signal]:
     """A head of keys and values goes with all query heads that share it.
 
-    The config ties keys to values (`head_dim`), and the output to the width of the queries' input.
+    Keys are as wide as values (`head_dim`), and the output is as wide as the queries' input, unit
+    by unit.
     """
     layer = call.operation
     if _masks_heads(call):
         return call.barrier(_HEAD_MASK)
     heads = call.units(layer.num_key_value_heads, "heads")
     query_heads = np.repeat(heads, layer.num_repeats)
-    width = call.units(layer.head_dim, "keys")
+    keys, values = (call.units(layer.head_dim, kind) for kind in ("keys", "values"))
+    call.as_many(keys, values)
     outputs = call.along(call.arguments["query"], -1)[0]
-    signals = _attend(call, _Widths(heads, query_heads, width, width, outputs))
+    signals = _attend(call, _Widths(heads, query_heads, keys, values, outputs))
     for key, units in (
         ("num_key_value_heads", heads),
         ("num_query_heads", query_heads),
-        ("head_dim", width),
+        ("head_dim", keys),
     ):
         call.resize(key, neurons(units), lambda sizes: sizes[0])
     return signals
@@ -97,6 +102,10 @@ def _attend(call: Call, widths: _Widths) -> list[Signal]:
     output.declare("kernel", 2, widths.outputs, "incoming")
     output.declare("bias", 0, widths.outputs)
     output.work("kernel", query.shape[:-1])
+    if call.operation.use_bias:
+        # A bias (heads, 1) would go astray in `ops.add` if there are as many heads as places.
+        for units in (keys, values):
+            call.at_least(units, 2)
     for name in ("kernel", "bias"):
         call.inside("_query_dense").rescale(name, keys, _rescaled)
     emitted = np.full(len(widths.outputs), np.nan)

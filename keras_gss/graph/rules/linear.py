@@ -127,10 +127,16 @@ def einsum_dense(call: Call) -> Signal | list[Signal]:
     own = call.units(layer.kernel.shape[kernel.index(made[-1])])
     axis = target.index(made[-1]) - len(target)
     bias = () if layer.bias is None else tuple(layer.bias.shape)
+    wide = [k - len(bias) for k, size in enumerate(bias) if size > 1 and k - len(bias) != axis]
+    if bias and (axis < -1 or (wide and bias[axis] == 1)):
+        return call.barrier("adds a bias along another axis than the last, as Keras cannot always")
+    if wide:
+        # A bias (.., places, 1) would go astray in `ops.add` if another axis is of its length.
+        call.at_least(own, 2)
     call.declare("kernel", kernel.index(read[-1]), labels, "outgoing")
     call.declare("kernel", kernel.index(made[-1]), own, "incoming")
-    if -axis <= len(bias) and bias[axis] == len(own):
-        call.declare("bias", axis, own)
+    if bias and bias[-1] == len(own):
+        call.declare("bias", -1, own)
     places = {k - len(call.x.shape) for k in range(len(call.x.shape))} - set(axes.values())
     call.work("kernel", tuple(call.x.shape[k] for k in places))
 
