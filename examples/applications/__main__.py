@@ -14,8 +14,10 @@ import argparse
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -104,15 +106,23 @@ def difference_cell(row):
 
 
 def untouched(rows):
-    """Writes which layers stay whole and why, models with the same reasons together."""
-    lines = []
+    """Writes what stays whole and why: models and layers with the same reasons together."""
+    models = defaultdict(list)
     for row in rows:
-        left = row.get("untouched", {}).items()
-        others = {path: why for path, why in left if "is the model's output" not in why}
-        if others:
-            lines += [f"- {row['model']}: {len(others)} layers"]
-            lines += [f"  - `{path}`: {why}" for path, why in others.items()]
-    return "\n".join(lines) or "Nothing but the layer that makes the output."
+        reasons = Counter(
+            re.sub(r"'[^']*'", "...", re.sub(r"\d+ groups", "groups", why))
+            for why in row.get("untouched", {}).values()
+            if "is the model's output" not in why
+        )
+        models[tuple(reasons.most_common())].append(row["model"])
+    lines = []
+    for reasons, names in models.items():
+        if reasons:
+            lines.append(f"- {', '.join(names)}")
+            lines += [f"  - {number} layers: {why}" for why, number in reasons]
+        else:
+            lines.append(f"- {', '.join(names)}: nothing but the layer that makes the output")
+    return "\n".join(lines)
 
 
 def main():
@@ -156,8 +166,9 @@ def main():
     before, rest = arguments.page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     ordered = sorted(rows.values(), key=lambda row: row["model"].lower())
-    new = f"{BEGIN}\n{table(ordered)}\n\n{untouched(ordered)}\n{END}"
-    arguments.page.write_text(before + new + after)
+    left = "Left whole, and why (layer by layer in `applications.jsonl`):"
+    parts = (before + BEGIN, table(ordered), "", left, "", untouched(ordered), END + after)
+    arguments.page.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":
