@@ -14,8 +14,10 @@ import argparse
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -85,7 +87,7 @@ def table(rows):
             f"| {row['removable_parameters']:.1%} | {row['removable_macs']:.1%} "
             f"| {find['wall_seconds']:.2f} ({find['cpu_seconds']:.2f}) s "
             f"| {dash(row, slim_cell)} | {dash(row, difference_cell)} "
-            f"| {dash(row, lambda row: format(max(row['reloaded'].values()), '.0e'))} |"
+            f"| {dash(row, reloaded_cell)} |"
         )
     return "\n".join(lines)
 
@@ -96,23 +98,41 @@ def slim_cell(row):
     return f"{slim['wall_seconds']:.1f} ({slim['cpu_seconds']:.1f}) s"
 
 
+def decisive(row):
+    """Returns the figures that count and how to mark them: float64's where float32 was noisy."""
+    return (row["float64"], " (float64)") if "float64" in row else (row["float32"], "")
+
+
 def difference_cell(row):
-    """Writes the largest difference, of float64 where float32 was not enough."""
-    if "float64" in row:
-        return f"{row['float64']['difference']:.0e} (float64)"
-    return f"{row['float32']['difference']:.0e}"
+    """Writes the largest difference between the planted and the slim model."""
+    figures, mark = decisive(row)
+    return f"{figures['difference']:.0e}{mark}"
+
+
+def reloaded_cell(row):
+    """Writes the largest difference between the slim model and its files."""
+    figures, mark = decisive(row)
+    return f"{max(figures['reloaded'].values()):.0e}{mark}"
 
 
 def untouched(rows):
-    """Writes which layers stay whole and why, models with the same reasons together."""
-    lines = []
+    """Writes what stays whole and why: models and layers with the same reasons together."""
+    models = defaultdict(list)
     for row in rows:
-        left = row.get("untouched", {}).items()
-        others = {path: why for path, why in left if "is the model's output" not in why}
-        if others:
-            lines += [f"- {row['model']}: {len(others)} layers"]
-            lines += [f"  - `{path}`: {why}" for path, why in others.items()]
-    return "\n".join(lines) or "Nothing but the layer that makes the output."
+        reasons = Counter(
+            re.sub(r"'[^']*'", "...", re.sub(r"\d+ groups", "groups", why))
+            for why in row.get("untouched", {}).values()
+            if "is the model's output" not in why
+        )
+        models[tuple(reasons.most_common())].append(row["model"])
+    lines = []
+    for reasons, names in models.items():
+        if reasons:
+            lines.append(f"- {', '.join(names)}")
+            lines += [f"  - {number} layers: {why}" for why, number in reasons]
+        else:
+            lines.append(f"- {', '.join(names)}: nothing but the layer that makes the output")
+    return "\n".join(lines)
 
 
 def main():
@@ -156,8 +176,9 @@ def main():
     before, rest = arguments.page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     ordered = sorted(rows.values(), key=lambda row: row["model"].lower())
-    new = f"{BEGIN}\n{table(ordered)}\n\n{untouched(ordered)}\n{END}"
-    arguments.page.write_text(before + new + after)
+    left = "Left whole, and why (layer by layer in `applications.jsonl`):"
+    parts = (before + BEGIN, table(ordered), "", left, "", untouched(ordered), END + after)
+    arguments.page.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":
