@@ -193,7 +193,7 @@ def _compress(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--batch-size", type=_integer(1), default=100, help="samples per step")
     training.add_argument("--learning-rate", type=_number(0), default=1e-3, help="Adam's")
     training.add_argument(
-        "--weight-decay", type=_number(0), default=1e-4, help="L2, while finetuning"
+        "--weight-decay", type=_number(0), default=1e-4, help="L2, in pretraining and finetuning"
     )
     training.add_argument("--seed", type=_integer(0), default=0, help="of weights and batch order")
     training.add_argument(

@@ -324,7 +324,7 @@ def test_a_model_has_to_be_built_and_a_model():
     unbuilt = keras.Sequential([layers.Dense(3), layers.Dense(2)])
     with pytest.raises(ValueError, match="`attach` needs a built model"):
         gss.attach(unbuilt, gss.GSSStructure(0.1))
-    with pytest.raises(TypeError, match="`attach` expected a Keras 3 Sequential or functional"):
+    with pytest.raises(TypeError, match="`attach` expected a Keras 3 or tf_keras Sequential or f"):
         gss.attach(3, gss.GSSStructure(0.1))
     with pytest.raises(ValueError, match="`model` must be a Keras model. Received: model=3"):
         gss.detach(3)

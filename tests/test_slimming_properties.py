@@ -18,8 +18,13 @@ from random_models import Case, random_case
 
 import keras_gss as gss
 
-CASES = 400
+CASES = 300
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+
+def tolerance(case: Case) -> float:
+    """What two equal models may differ by; TensorFlow interpolates in float32 whatever comes in."""
+    return TOLERANCE["float32" if "bilinear" in case.source() else case.dtype]
 
 
 def arrays(outputs) -> list[np.ndarray]:
@@ -56,7 +61,7 @@ def check_weights(case: Case, small: keras.Model) -> None:
     """Exactly the needed slices stay, unchanged; biases gain exactly the constants cut before them."""
     found = layers_by_path(small)
     assert list(found) == list(layers_by_path(case.model))
-    tolerance = 1e-5 if case.dtype == "float32" else 1e-7
+    allowed = max(tolerance(case), 1e-7)
     for piece in case.program.pieces:
         if not piece.weights:
             continue
@@ -80,7 +85,7 @@ def check_weights(case: Case, small: keras.Model) -> None:
                 value, wanted = value[..., read], expected[name][..., read]
                 scale = 1 + np.abs(wanted).max(initial=0.0)
                 np.testing.assert_allclose(
-                    value, wanted, rtol=0, atol=tolerance * scale, err_msg=str(piece.path)
+                    value, wanted, rtol=0, atol=allowed * scale, err_msg=str(piece.path)
                 )
             else:
                 np.testing.assert_array_equal(value, expected[name], err_msg=str(piece.path))
@@ -135,9 +140,9 @@ def check_inputs(case: Case, expected: list[np.ndarray]) -> bool:
         flat = array.reshape(len(array), -1)[:, used]
         fewer.append(flat.reshape(len(array), *tensor.shape[1:]))
     fewer = keras.tree.pack_sequence_as(inputs, fewer)
-    assert largest_difference(expected, arrays(narrow(fewer))) <= TOLERANCE[case.dtype]
+    assert largest_difference(expected, arrays(narrow(fewer))) <= tolerance(case)
     selecting = gss.slim(case.model, inputs="select")
-    assert largest_difference(expected, arrays(selecting(inputs))) <= TOLERANCE[case.dtype]
+    assert largest_difference(expected, arrays(selecting(inputs))) <= tolerance(case)
     assert gss.count(case.model).live_macs == gss.count(narrow).macs
     return True
 
@@ -180,8 +185,8 @@ def check_case(case: Case, more: bool = False) -> Counter:
     inputs = case.inputs()
     expected = arrays(case.model(inputs))
     difference = largest_difference(expected, arrays(small(inputs)))
-    assert difference <= TOLERANCE[case.dtype]
-    assert report.max_difference <= TOLERANCE[case.dtype]
+    assert difference <= tolerance(case)
+    assert report.max_difference <= tolerance(case)
 
     check_weights(case, small)
     again = gss.slim(small, check=False)
@@ -197,47 +202,47 @@ def check_case(case: Case, more: bool = False) -> Counter:
 
 
 AT_LEAST = {
-    "Dense": 133,
-    "Conv1D": 13,
-    "Conv2D": 33,
-    "Conv3D": 2,
-    "Conv1DTranspose": 2,
-    "Conv2DTranspose": 2,
-    "DepthwiseConv1D": 2,
-    "DepthwiseConv2D": 3,
-    "SeparableConv1D": 2,
-    "SeparableConv2D": 2,
-    "BatchNormalization": 33,
-    "PReLU": 2,
-    "EinsumDense": 6,
-    "SimpleRNN": 2,
-    "LSTM": 4,
-    "GRU": 4,
-    "Conv2D(groups)": 2,
+    "Dense": 99,
+    "Conv1D": 9,
+    "Conv2D": 24,
+    "Conv3D": 1,
+    "Conv1DTranspose": 1,
+    "Conv2DTranspose": 1,
+    "DepthwiseConv1D": 1,
+    "DepthwiseConv2D": 2,
+    "SeparableConv1D": 1,
+    "SeparableConv2D": 1,
+    "BatchNormalization": 24,
+    "PReLU": 1,
+    "EinsumDense": 4,
+    "SimpleRNN": 1,
+    "LSTM": 3,
+    "GRU": 3,
+    "Conv2D(groups)": 1,
     "LayerNormalization(places)": 1,
-    "Flatten": 26,
-    "Permute": 13,
-    "Reshape": 6,
-    "Concatenate": 13,
-    "Dropout": 3,
-    "shared layer": 13,
-    "nested model": 6,
-    "Sequential": 3,
-    "several inputs": 13,
-    "several outputs": 13,
-    "float64": 20,
-    "incoming: cut": 66,
-    "incoming: kept": 5,
-    "incoming of one branch: kept": 3,
-    "incoming but tiny: kept": 6,
-    "outgoing: cut": 33,
-    "outgoing but one: kept": 6,
-    "zero gamma: cut": 16,
-    "zero gamma: kept": 6,
-    "zero taps: cut": 2,
-    "only to the dead: cut": 6,
-    "rescued from width 0": 3,
-    "narrowed inputs": 3,
+    "Flatten": 19,
+    "Permute": 9,
+    "Reshape": 4,
+    "Concatenate": 9,
+    "Dropout": 2,
+    "shared layer": 9,
+    "nested model": 4,
+    "Sequential": 2,
+    "several inputs": 9,
+    "several outputs": 9,
+    "float64": 15,
+    "incoming: cut": 49,
+    "incoming: kept": 3,
+    "incoming of one branch: kept": 2,
+    "incoming but tiny: kept": 4,
+    "outgoing: cut": 24,
+    "outgoing but one: kept": 4,
+    "zero gamma: cut": 12,
+    "zero gamma: kept": 4,
+    "zero taps: cut": 1,
+    "only to the dead: cut": 4,
+    "rescued from width 0": 2,
+    "narrowed inputs": 2,
 }
 
 

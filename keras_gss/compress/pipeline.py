@@ -114,10 +114,11 @@ def compress(
 
     1. Training under the penalty, after a pretraining without it if asked for.
     2. A threshold, fixed or chosen on `validation` for the target.
-    3. Finetuning with the zeros fixed: the learning rate falls to a tenth at half of it, and
-       `weight_decay` is added to the gradients as PyTorch's Adam adds it.
+    3. Finetuning with the zeros fixed.
 
-    The optimizer is Adam throughout. The order of the samples and what dropout drops follow from
+    The optimizer is Adam throughout. Without the penalty, that is in pretraining and finetuning,
+    the learning rate falls to a tenth at half of the epochs, and `weight_decay` is added to the
+    gradients as PyTorch's Adam adds it. The order of the samples and what dropout drops follow from
     `seed` and the epoch alone, so that a run killed at any moment and started again with the same
     directory and arguments ends where it would have ended.
 
@@ -136,7 +137,7 @@ def compress(
         finetune_epochs: epochs with the zeros fixed.
         batch_size: samples per step; at most as many as there are.
         learning_rate: Adam's.
-        weight_decay: of the finetuning.
+        weight_decay: of the pretraining and the finetuning.
         test: inputs and labels, or a function that reads them, called once finetuning begins. Its
             accuracy is written into the history and nothing depends on it.
         directory: where the run keeps its state and its models; None to keep nothing. Its
@@ -206,7 +207,8 @@ def compress(
     phase = functools.partial(Phase, learning_rate=settings["learning_rate"])
 
     start = _without_penalties(model)
-    history = trainer.fit(start, phase("pretrain", pretrain_epochs, seed=(seed, 0)))
+    plain = functools.partial(phase, decay=True, weight_decay=weight_decay)
+    history = trainer.fit(start, plain("pretrain", pretrain_epochs, seed=(seed, 0)))
     trained = rebuild(model)
     copy_values(start, trained)
     if epochs:
@@ -222,9 +224,7 @@ def compress(
     dense = start if accuracies["start"] > accuracies["trained"] else trained
     accuracies["dense"] = max(accuracies.values())
 
-    finetune = phase(
-        "finetune", finetune_epochs, seed=(seed, 2), decay=True, weight_decay=weight_decay
-    )
+    finetune = plain("finetune", finetune_epochs, seed=(seed, 2))
     threshold, search = settle(
         target,
         trainer,
