@@ -66,6 +66,32 @@ def seeded():
     keras.backend.clear_session()
 
 
+# Small members of what only tf_keras has, and of what it builds in its own way.
+OF_TF_KERAS = {
+    "ConvNeXt": lambda tf_keras: tf_keras.src.applications.convnext.ConvNeXt(
+        [2, 1, 1, 1], [8, 16, 24, 32], 0.1, input_shape=PIXELS, **PLAIN
+    ),
+    "EfficientNet": lambda tf_keras: tf_keras.src.applications.efficientnet.EfficientNet(
+        0.5, 0.2, 32, input_shape=PIXELS, **PLAIN
+    ),
+    "MobileNetV3": lambda tf_keras: tf_keras.applications.MobileNetV3Small(
+        PIXELS, alpha=0.5, **PLAIN
+    ),
+}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf_keras runs on TensorFlow")
+@pytest.mark.parametrize("family", OF_TF_KERAS)
+def test_models_of_tf_keras_are_cut_the_same_way(family):
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    model = OF_TF_KERAS[family](tf_keras)
+    small, _, figures = check.cut(model)
+    assert type(small) is type(model)
+    assert figures["difference"] < 1e-5
+
+
 @pytest.mark.parametrize("family", CHOSEN)
 def test_the_planted_half_of_every_group_goes_and_nothing_else(family):
     model = FAMILIES[family]()

@@ -1,6 +1,7 @@
-"""All models of `keras.applications`: neuron groups, exact slimming, and what of them can be cut.
+"""All models of `applications`: neuron groups, exact slimming, and what of them can be cut.
 
     python examples/applications                     # those not yet in the results, then the table
+    python examples/applications --library tf_keras  # the same of tf_keras.applications
     python examples/applications --models ResNet50 NASNetMobile
     python examples/applications --groups-only       # quick: groups and shares, nothing is cut
     python examples/applications --table-only
@@ -12,6 +13,7 @@ is written down with its error and tried again the next time.
 
 import argparse
 import datetime
+import importlib
 import json
 import os
 import re
@@ -26,7 +28,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
-def figures(name, everything):
+def figures(name, library, everything):
     """Surveys one model in this process, or also cuts, reloads and trains it."""
     import check
     import keras
@@ -40,7 +42,7 @@ def figures(name, everything):
         "command": " ".join(["python examples/applications", *sys.argv[1:]]),
         "versions": {
             "keras_gss": gss.__version__,
-            "keras": keras.__version__,
+            library.__name__: library.__version__,
             "backend": keras.backend.backend(),
             "numpy": np.__version__,
             "python": sys.version.split()[0],
@@ -48,12 +50,12 @@ def figures(name, everything):
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
     }
-    return stamp | (check.check if everything else check.survey)(name)
+    return stamp | (check.check if everything else check.survey)(name, library)
 
 
-def attempt(name, seconds):
+def attempt(name, library, seconds):
     """Checks one model in a new process; returns its figures, or its name and the error."""
-    command = [sys.executable, __file__, "--one", name]
+    command = [sys.executable, __file__, "--one", name, "--library", library.__name__]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -138,9 +140,10 @@ def untouched(rows):
 def main():
     """Checks what is asked for and not yet done, then writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="*", metavar="NAME", help="default: all 40")
-    parser.add_argument("--results", type=Path, default=RESULTS / "applications.jsonl")
-    parser.add_argument("--page", type=Path, default=RESULTS / "applications.md")
+    parser.add_argument("--library", choices=["keras", "tf_keras"], default="keras")
+    parser.add_argument("--models", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--results", type=Path, help="default: in examples/results")
+    parser.add_argument("--page", type=Path, help="Markdown that holds the table's two marks")
     parser.add_argument("--again", action="store_true", help="also those already done")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds per model")
     parser.add_argument("--table-only", action="store_true")
@@ -149,36 +152,39 @@ def main():
     )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    library = importlib.import_module(arguments.library)
     if arguments.one:
-        print(json.dumps(figures(arguments.one, everything=True)))
+        print(json.dumps(figures(arguments.one, library, everything=True)))
         return
+    stem = "applications" if arguments.library == "keras" else "applications_tf_keras"
+    results = arguments.results or RESULTS / f"{stem}.jsonl"
+    page = arguments.page or RESULTS / f"{stem}.md"
     rows = {}
-    if arguments.results.exists():
-        lines = arguments.results.read_text().splitlines()
+    if results.exists():
+        lines = results.read_text().splitlines()
         rows = {row["model"]: row for row in map(json.loads, lines)}
     if not arguments.table_only:
         import check
 
-        for name in arguments.models or check.MODELS:
-            if name not in check.MODELS:
-                parser.error(f"no model {name!r}. Expected one of {', '.join(check.MODELS)}")
+        known = check.names(library)
+        for name in arguments.models or known:
+            if name not in known:
+                parser.error(f"no model {name!r}. Expected one of {', '.join(known)}")
             done = "find_groups" if arguments.groups_only else "float32"
             if arguments.again or done not in rows.get(name, {}):
                 rows[name] = (
-                    figures(name, everything=False)
+                    figures(name, library, everything=False)
                     if arguments.groups_only
-                    else attempt(name, arguments.timeout)
+                    else attempt(name, library, arguments.timeout)
                 )
                 print(name, rows[name].get("error", "done"), flush=True)
-                arguments.results.write_text(
-                    "".join(json.dumps(row) + "\n" for row in rows.values())
-                )
-    before, rest = arguments.page.read_text().split(BEGIN)
+                results.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     ordered = sorted(rows.values(), key=lambda row: row["model"].lower())
     left = "Left whole, and why (layer by layer in `applications.jsonl`):"
     parts = (before + BEGIN, table(ordered), "", left, "", untouched(ordered), END + after)
-    arguments.page.write_text("\n".join(parts))
+    page.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

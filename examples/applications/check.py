@@ -1,4 +1,7 @@
-"""One model of `keras.applications`: plants dead neurons, cuts them, compares all the rest."""
+"""One model of `applications`: plants dead neurons, cuts them, compares all the rest.
+
+Of `keras.applications`, or of `tf_keras.applications` where the library given is `tf_keras`.
+"""
 
 import inspect
 import json
@@ -11,35 +14,42 @@ from pathlib import Path
 import keras
 import numpy as np
 import reload
-from keras import applications
 
 import keras_gss as gss
+from keras_gss._keras import library_of
 from keras_gss.count import removable_share
 
-MODELS = tuple(
-    name for name, value in sorted(vars(applications).items()) if inspect.isfunction(value)
-)
 SMALL = 64  # pixels; what the models are run at
 LEAST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # what Keras allows
 NOISE = {"float32": 1e-5, "float64": 1e-10}
 BATCH = 2
 
 
-def build(name, size=None):
+def names(library=keras):
+    """Returns the names of all constructors."""
+    everything = sorted(vars(library.applications).items())
+    return tuple(name for name, value in everything if inspect.isfunction(value))
+
+
+def build(name, size=None, library=keras):
     """Builds a model without pretrained weights, for its usual input size or a given one."""
     shape = {} if size is None else {"input_shape": (size, size, 3)}
-    return getattr(applications, name)(weights=None, classifier_activation=None, **shape)
+    constructor = getattr(library.applications, name)
+    return constructor(weights=None, classifier_activation=None, **shape)
 
 
 def randomise(model, rng):
     """Draws all weights so that a network of which half is dead still carries its input through."""
+    layers = library_of(model).layers
     for layer in model._flatten_layers():
-        for variable in layer._trainable_variables:
+        if list(layer._flatten_layers(include_self=False)):
+            continue  # each of its layers comes itself
+        for variable in layer.trainable_weights:
             if len(variable.shape) == 1:
-                centred = variable.name in ("bias", "beta")
+                centred = variable.name.split("/")[-1].split(":")[0] in ("bias", "beta")
                 low, high = (-0.2, 0.2) if centred else (0.5, 1.5)
                 variable.assign(rng.uniform(low, high, variable.shape))
-            elif isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+            elif isinstance(layer, (layers.Dense, layers.Conv2D)):
                 deviation = 2 / np.sqrt(np.prod(variable.shape[:-1]))  # twice He's variance
                 variable.assign(rng.normal(0, deviation, variable.shape))
 
@@ -50,13 +60,14 @@ def draw_statistics(model, rng):
     Statistics drawn out of nothing would fade the input from layer to layer, until the outputs
     are those of the biases alone and their equality proves little.
     """
+    layers = library_of(model).layers
     everything = list(model._flatten_layers())
     for layer in everything:
-        if isinstance(layer, keras.layers.Normalization) and layer.weights:  # of pixels in 0..1
+        if isinstance(layer, layers.Normalization) and layer.weights:  # of pixels in 0..1
             layer.adapt_mean.assign(rng.uniform(0.4, 0.6, layer.adapt_mean.shape))
             layer.adapt_variance.assign(rng.uniform(0.05, 0.1, layer.adapt_mean.shape))
             layer.finalize_state()
-    norms = [layer for layer in everything if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in everything if isinstance(layer, layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
@@ -113,12 +124,13 @@ def check_weights(model, small, groups, stays):
         for axis in range(expected.ndim):
             if (id(old), axis) in masks:
                 expected = np.compress(masks[id(old), axis], expected, axis)
-        np.testing.assert_array_equal(read(new), expected, err_msg=old.path)
+        np.testing.assert_array_equal(read(new), expected, err_msg=getattr(old, "path", old.name))
 
 
 def inputs_for(model, rng, batch=BATCH):
     """Draws a batch: pixels where the model has its own preprocessing, else what it leads to."""
-    own = (keras.layers.Rescaling, keras.layers.Normalization)
+    layers = library_of(model).layers
+    own = (layers.Rescaling, layers.Normalization)
     low, high = (0, 255) if any(isinstance(layer, own) for layer in model.layers) else (-1, 1)
     return rng.uniform(low, high, (batch, *model.input_shape[1:]))
 
@@ -155,7 +167,8 @@ def train(small, x):
     Raises:
         AssertionError: if the loss or a weight is no finite number, or no weight moved.
     """
-    small.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True, jit_compile=False)
+    optimizer = library_of(small).optimizers.SGD(1e-3)
+    small.compile(optimizer, "mse", run_eagerly=True, jit_compile=False)
     kernel = read(small.trainable_weights[0]).copy()
     loss = float(small.train_on_batch(x, np.ones((BATCH, *small.output_shape[1:]))))
     assert np.isfinite(loss), f"the loss is {loss}"
@@ -167,11 +180,13 @@ def train(small, x):
 def reloaded(small, x):
     """Saves, loads in a process without keras_gss and returns the differences by kind of file."""
     with tempfile.TemporaryDirectory() as folder:
-        small.export(Path(folder) / "small", verbose=False)
+        gss.export(small, Path(folder) / "small")
         small.save(Path(folder) / "small.keras")
         np.savez(Path(folder) / "io.npz", x=x, y=read(small(x, training=False)))
         done = subprocess.run(
-            [sys.executable, reload.__file__, folder], capture_output=True, text=True
+            [sys.executable, reload.__file__, folder, library_of(small).__name__],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(f"reloading failed: {done.stderr[-2000:]}")
@@ -186,15 +201,15 @@ def clock(function):
     return result, {"wall_seconds": wall, "cpu_seconds": cpu}
 
 
-def survey(name):
+def survey(name, library=keras):
     """Finds groups at the model's usual input size: how many, what share, how fast."""
-    model = build(name)
+    model = build(name, library=library)
     if None in model.input_shape[1:]:
-        model = build(name, 224)
+        model = build(name, 224, library)
     gss.find_groups(model)
     groups, seconds = clock(lambda: gss.find_groups(model))
     share, counted = removable_share(model), gss.count(model)
-    keras.backend.clear_session()
+    library.backend.clear_session()
     return {
         "input": list(model.input_shape[1:]),
         "layers": len(model.layers),
@@ -211,19 +226,19 @@ def survey(name):
     }
 
 
-def check(name):
+def check(name, library=keras):
     """Does all of it for one model and returns the figures; raises where something is wrong."""
-    keras.utils.set_random_seed(0)
-    row = survey(name)
+    library.utils.set_random_seed(0)
+    row = survey(name, library)
     row["run_at"] = size = LEAST.get(name, SMALL)
     for dtype in NOISE:  # float64 where float32 is too noisy, and only there
-        keras.config.set_floatx(dtype)
-        small, x, figures = cut(build(name, size))
+        library.backend.set_floatx(dtype)
+        small, x, figures = cut(build(name, size, library))
         figures["reloaded"] = reloaded(small, x)
         row[dtype] = figures
         if max(figures["difference"], *figures["reloaded"].values()) <= NOISE[dtype]:
             break
-        keras.backend.clear_session()
+        library.backend.clear_session()
     else:
         raise AssertionError(f"outputs differ: {row['float32']}, {row['float64']}")
     half = gss.count(small)

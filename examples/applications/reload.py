@@ -1,8 +1,11 @@
-"""Loads a slim model from both its files, as one who never heard of keras_gss: `reload.py FOLDER`.
+"""Loads a slim model from both its files, as one who never heard of keras_gss.
+
+    python reload.py FOLDER [LIBRARY]     # keras or tf_keras
 
 Prints the relative difference from the outputs that `io.npz` holds, by kind of file, as JSON.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -10,15 +13,22 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 
 
-def main(folder):
+def main(folder, library="keras"):
     """Loads, predicts and compares."""
+    library = importlib.import_module(library)
+    if library.__name__ == "tf_keras":  # which does not find the layers of its own applications
+        from tf_keras.src.applications import convnext, inception_resnet_v2
+
+        library.saving.get_custom_objects().update(
+            LayerScale=convnext.LayerScale,
+            CustomScaleLayer=inception_resnet_v2.CustomScaleLayer,
+        )
     with np.load(folder / "io.npz") as io:
         x, y = io["x"], io["y"]
-    received = {"keras": keras.models.load_model(folder / "small.keras")(x, training=False)}
+    received = {"keras": library.models.load_model(folder / "small.keras")(x, training=False)}
     if (folder / "small").exists():
         import tensorflow as tf
 
@@ -28,7 +38,7 @@ def main(folder):
     print(
         json.dumps(
             {
-                kind: float(np.abs(keras.ops.convert_to_numpy(out) - y).max() / np.abs(y).max())
+                kind: float(np.abs(np.asarray(out) - y).max() / np.abs(y).max())
                 for kind, out in received.items()
             }
         )
@@ -36,4 +46,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -67,7 +67,9 @@ def own_objects(model: Any) -> dict[str, Any]:
     pending = [*every_layer(model), *(layer for _, layer in leaf_layers(model))]
     while pending:
         value = pending.pop()
-        if not type(value).__module__.startswith(_LIBRARIES):
+        module = type(value).__module__
+        # The layers that tf_keras' applications define are not found by their names either.
+        if not module.startswith(_LIBRARIES) or module.startswith("tf_keras.src.applications."):
             found[type(value).__name__] = type(value)
         for held in vars(value).values():
             inner = held if isinstance(held, list | tuple) else [held]
