@@ -195,6 +195,12 @@ def _compress(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--weight-decay", type=_number(0), default=1e-4, help="L2, in pretraining and finetuning"
     )
+    training.add_argument(
+        "--distillation",
+        type=_number(0),
+        default=0.0,
+        help="0 to 1: share of the dense model's outputs in the labels of the finetuning",
+    )
     training.add_argument("--seed", type=_integer(0), default=0, help="of weights and batch order")
     training.add_argument(
         "--directory", type=Path, help="checkpoints; the same command resumes what it finds there"

@@ -72,6 +72,13 @@ def check_fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_share(name: str, value: Any) -> float:
+    """Returns `value` as a float if 0 <= value <= 1; ValueError otherwise."""
+    if not is_real(value) or not 0 <= value <= 1:
+        raise reject(name, "a number from 0 to 1", value)
+    return float(value)
+
+
 def check_integer(name: str, value: Any, minimum: int = 0) -> int:
     """Returns `value` as an int if it is an integer (no boolean) >= `minimum`."""
     integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)

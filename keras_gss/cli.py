@@ -97,6 +97,7 @@ def compress(args: Namespace) -> None:
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         weight_decay=args.weight_decay,
+        distillation=args.distillation,
         test=test,
         directory=args.directory,
         seed=args.seed,

@@ -176,7 +176,8 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
     monkeypatch.setattr(gss, "compress", record)
     options = "--regularizer gss-structure --p 1 --q 2 --weights macs --penalise-inputs "
     options += "--params 0.25 --granularity element --inputs narrow --pretrain-epochs 4 "
-    options += "--learning-rate 0.01 --weight-decay 0.5 --validation 30"
+    options += "--learning-rate 0.01 --weight-decay 0.5 --validation 30 "
+    options += "--distillation 0.25"
     assert main(compress(dead, points, *options.split())) == 1
     penalty = passed.pop("regularizer")
     assert (
@@ -195,6 +196,7 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
         "batch_size": 20,
         "learning_rate": 0.01,
         "weight_decay": 0.5,
+        "distillation": 0.25,
         "directory": None,
         "seed": 0,
     }

@@ -15,6 +15,7 @@ import pytest
 import keras_gss as gss
 from keras_gss import report
 from keras_gss.compress.data import batches, check_data, epoch_order
+from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.optimizers import AdamL2
 from keras_gss.compress.phases import Phase, choose_speed, loss_for
 from keras_gss.compress.pipeline import _WarnIfEmptied
@@ -119,6 +120,32 @@ def test_finetuning_keeps_the_zeros_and_moves_the_rest(whole):
     for zeroed, tuned in zip(cut.get_weights(), whole.pruned.get_weights(), strict=True):
         np.testing.assert_array_equal(tuned[zeroed == 0], 0)
         assert np.abs(tuned - zeroed).max() > 1e-4
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_distillation_mixes_what_the_dense_model_holds_for_likely(activation):
+    teacher = small_model(activation=activation)
+    inputs, labels = one_hot(blobs(30), teacher)
+    np.testing.assert_array_equal(labels.argmax(-1), blobs(30)[1])
+    logits = np.float64(teacher(inputs))
+    if activation:
+        logits = np.log(logits)
+    softened = np.exp(logits / 2) / np.exp(logits / 2).sum(-1, keepdims=True)
+    _, mixed = soften((inputs, labels), teacher, 0.25)
+    np.testing.assert_allclose(mixed, 0.75 * labels + 0.25 * softened, atol=1e-6)
+    assert mixed.dtype == np.float32
+
+
+def test_distillation_draws_the_finetuned_model_to_the_dense_one(whole):
+    x = blobs(200, seed=3)[0]
+    dense = keras.ops.softmax(whole.trained(x) / 2)
+    distances = []
+    for share in (0.0, 1.0):
+        result = run(distillation=share, finetune_epochs=40, test=blobs(50, seed=2))
+        distances.append(np.abs(keras.ops.softmax(result.pruned(x)) - dense).mean())
+        assert result.accuracies["test_last_epoch"] > 0.8
+    assert distances[1] < 0.5 * distances[0]
+    np.testing.assert_array_equal(result.trained.get_weights()[0], whole.trained.get_weights()[0])
 
 
 def test_the_penalty_acts_in_training_only(whole):
@@ -415,6 +442,7 @@ def test_labels_in_a_column_are_class_numbers():
         ({"jit_compile": "yes"}, "`jit_compile` must be True or False"),
         ({"verbose": 2}, "`verbose` must be True or False"),
         ({"weight_decay": -1.0}, "`weight_decay` must be a finite number >= 0"),
+        ({"distillation": 1.5}, "`distillation` must be a number from 0 to 1"),
         ({"test": (np.ones((1, 6)), np.array([5]))}, "`test` must hold labels from 0 to 2"),
     ],
 )

@@ -110,8 +110,8 @@ class Own(layers.Layer):
         (layers.Dense(2, "hard_sigmoid", name="hard"), "'hard'.*another function in tf_keras"),
         (layers.Dense(2, "hard_silu", name="silu"), "'silu'.*cannot be built in tf_keras"),
         (
-            layers.BatchNormalization(renorm=True, name="norm"),
-            "'norm'.*does not know: {'renorm': True}",
+            lambda x: layers.Attention(seed=3, name="att")([layers.Reshape((2, 2))(x)] * 2),
+            "'att'.*does not know: {'seed': 3}",
         ),
         (
             lambda x: ops.cumsum(x, axis=-1),

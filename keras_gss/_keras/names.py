@@ -90,7 +90,9 @@ class _LayerView:
         name = _VARIABLES.get((type(layer).__name__, name), name)
         # What is public in Keras 3, such as `MultiHeadAttention.num_heads`, may be private here.
         value = getattr(layer, name) if hasattr(layer, name) else getattr(layer, f"_{name}")
-        if name == "axis" and isinstance(value, list) and len(value) == 1:  # not that of Normalization
+        if (
+            name == "axis" and isinstance(value, list) and len(value) == 1
+        ):  # not that of Normalization
             return value[0]
         return value
 

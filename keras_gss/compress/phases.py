@@ -199,17 +199,21 @@ def _on_cpu_tensorflow() -> bool:
 
 
 def loss_for(model: Any, labels: np.ndarray) -> Any:
-    """Returns the cross-entropy that fits the labels' shape and what the model gives.
-
-    The outputs are taken for probabilities if those of a few random inputs are, and for logits
-    otherwise: a softmax can stand in a nested model, be a function or come before a last reshape.
-    """
+    """Returns the cross-entropy that fits the labels' shape and what the model gives."""
     losses = library_of(model).losses
-    outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
-    probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2)
-    one_hot = labels.ndim == outputs.ndim
+    one_hot = labels.ndim == len(model.outputs[0].shape)
     kind = losses.CategoricalCrossentropy if one_hot else losses.SparseCategoricalCrossentropy
-    return kind(from_logits=not probabilities)
+    return kind(from_logits=not gives_probabilities(model))
+
+
+def gives_probabilities(model: Any) -> bool:
+    """Tells whether a classifier's outputs are probabilities; logits otherwise.
+
+    They are if those of a few random inputs are: a softmax can stand in a nested model, be a
+    function or come before a last reshape.
+    """
+    outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2))
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

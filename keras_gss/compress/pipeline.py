@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
@@ -17,6 +17,7 @@ from keras_gss._checks import (
     check_flag,
     check_integer,
     check_positive,
+    check_share,
     reject,
 )
 from keras_gss._keras import (
@@ -31,6 +32,7 @@ from keras_gss._keras import (
 )
 from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress.data import Data, check_data, checksum, size_of
+from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, settle
 from keras_gss.compress.state import RunDirectory
@@ -103,6 +105,7 @@ def compress(
     batch_size: int = 100,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
+    distillation: float = 0.0,
     test: Data | Callable[[], Data] | None = None,
     directory: str | os.PathLike | None = None,
     seed: int = 0,
@@ -138,6 +141,8 @@ def compress(
         batch_size: samples per step; at most as many as there are.
         learning_rate: Adam's.
         weight_decay: of the pretraining and the finetuning.
+        distillation: from 0 to 1, how much of the finetuning's labels comes from the dense model
+            (what it holds for likely, at a temperature of 2) rather than from the data.
         test: inputs and labels, or a function that reads them, called once finetuning begins. Its
             accuracy is written into the history and nothing depends on it.
         directory: where the run keeps its state and its models; None to keep nothing. Its
@@ -188,10 +193,13 @@ def compress(
         "batch_size": min(check_integer("batch_size", batch_size, minimum=1), size_of(train)),
         "learning_rate": check_positive("learning_rate", learning_rate),
         "weight_decay": check_factor("weight_decay", weight_decay),
+        "distillation": check_share("distillation", distillation),
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
     check_flag("verbose", verbose)
+    if distillation:
+        train, validation = one_hot(train, model), one_hot(validation, model)
     if epochs:
         _penalty_of(model, regularizer)
     steps = size_of(train) // settings["batch_size"]
@@ -223,11 +231,14 @@ def compress(
     }
     dense = start if accuracies["start"] > accuracies["trained"] else trained
     accuracies["dense"] = max(accuracies.values())
+    finetuner = trainer
+    if distillation:
+        finetuner = replace(trainer, train=soften(train, dense, distillation))
 
     finetune = plain("finetune", finetune_epochs, seed=(seed, 2))
     threshold, search = settle(
         target,
-        trainer,
+        finetuner,
         trained,
         dense_accuracy=accuracies["dense"],
         granularity=granularity,
@@ -244,7 +255,8 @@ def compress(
         test = test()
     if test is not None:
         test = check_data("test", test, model)
-    finetuning = trainer.fit(pruned, finetune, test=test)
+        test = one_hot(test, model) if distillation else test
+    finetuning = finetuner.fit(pruned, finetune, test=test)
     accuracies["finetuned"] = trainer.evaluate(pruned)["accuracy"]
     compared = {"validation": (accuracies["dense"], accuracies["finetuned"])}
     if test is not None:
