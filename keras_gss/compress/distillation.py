@@ -46,4 +46,4 @@ def soften(data: Data, teacher: keras.Model, share: float) -> Data:
     scaled = outputs / TEMPERATURE
     likely = np.exp(scaled - scaled.max(-1, keepdims=True))
     likely /= likely.sum(-1, keepdims=True)
-    return inputs, np.float32((1 - share) * labels + share * likely)
+    return inputs, ((1 - share) * labels + share * likely).astype("float32")
