@@ -14,7 +14,14 @@ from keras_gss import datasets, zoo
 
 layers = tf_keras.layers
 DIGITS = datasets.load("digits", validation=300)
-SHORT = {"epochs": 3, "finetune_epochs": 2, "batch_size": 50, "verbose": False}
+SHORT = {
+    "epochs": 3,
+    "finetune_epochs": 2,
+    "batch_size": 50,
+    "jit_compile": False,
+    "steps_per_execution": 1,
+    "verbose": False,
+}
 
 
 def unwrapped(model):
@@ -89,6 +96,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
 
 
 def test_softmax_accuracy_targets_and_element_zeros():
+    tf_keras.utils.set_random_seed(0)
     model = tf_keras.Sequential(
         [
             layers.Input((8, 8, 1)),
@@ -107,7 +115,7 @@ def test_softmax_accuracy_targets_and_element_zeros():
         pretrain_epochs=3,
         **SHORT,
     )
-    assert result.accuracies["finetuned"] > 0.5
+    assert result.accuracies["finetuned"] > result.accuracies["dense"] - 0.2
     assert len(result.search) == 3
     assert gss.count(result.pruned).nonzero_weights < gss.count(model).nonzero_weights
 
