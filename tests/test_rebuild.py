@@ -100,8 +100,9 @@ def test_functions_and_classes_that_are_not_registered_are_handed_on(tmp_path):
 
 
 def test_a_function_as_constraint_cannot_be_kept_beside_the_zeros():
-    model = keras.Sequential(
-        [keras.Input((3,)), layers.Dense(4, kernel_constraint=lambda w: w, name="a")]
-    )
-    with pytest.raises(ValueError, match="a/kernel' has a plain function as its constraint"):
+    with pytest.raises(  # older versions of Keras refuse it when the layer is built
+        ValueError, match="a/kernel' has a plain function as its constraint|constraint=<function"
+    ):
+        layer = layers.Dense(4, kernel_constraint=lambda w: w, name="a")
+        model = keras.Sequential([keras.Input((3,)), layer])
         gss.prune(model, gss.StdThreshold(0.5))
