@@ -2,7 +2,7 @@
 
     python examples/resnet56 --directory runs/seed0                     # the paper's schedule
     python examples/resnet56 pack cifar10.npz                           # for a machine without TF
-    KERAS_BACKEND=jax python examples/resnet56 --directory runs/seed0 --data cifar10.npz \\
+    KERAS_BACKEND=jax python examples/resnet56 --directory runs/short --data cifar10.npz
         --epochs 60 40 40 --schedule onecycle --precision mixed_bfloat16 --time-limit 540
     python examples/resnet56 --quick --directory /tmp/quick             # a smoke run, made-up data
 
@@ -38,6 +38,10 @@ from keras_gss import zoo
 from keras_gss.datasets import hold_out
 
 STARTED = time.perf_counter()
+COMMON = (  # the options that all phases depend on
+    *("seed", "batch", "schedule", "precision", "validation"),
+    *("weight_decay", "label_smoothing", "learning_rate", "quick"),
+)
 
 
 def rates(schedule, peak, epochs, steps):
@@ -66,14 +70,10 @@ class Run:
             self.train, self.validation = hold_out(self.train, options.validation)
         blocks = 1 if options.quick else 9
         self.host = zoo.cifar_resnet(blocks, options.seed)
-        self.network = self.host
-        kind = FitTrainer
-        if options.loop == "scan":
-            kind = ScanTrainer
-            if options.precision != "float32":
-                keras.config.set_dtype_policy(options.precision)
-                self.network = zoo.cifar_resnet(blocks, options.seed)
-                keras.config.set_dtype_policy("float32")
+        keras.config.set_dtype_policy(options.precision)
+        self.network = zoo.cifar_resnet(blocks, options.seed)
+        keras.config.set_dtype_policy("float32")
+        kind = ScanTrainer if options.loop == "scan" else FitTrainer
         decay, smoothing = options.weight_decay, options.label_smoothing
         self.trainer = kind(self.network, smoothing, decay, options.distil)
 
@@ -113,6 +113,7 @@ class Run:
                 print(f"command again to go on from {path}.", flush=True)
                 raise SystemExit(0)
             began = time.perf_counter()
+            before = {} if history else {"before": self.accuracies(self.host_of(model), state)}
             samples = training.order((seed, number), epoch, len(self.train[1]), batch)
             key = (seed, number, epoch)
             state, loss = self.trainer.epoch(
@@ -121,8 +122,8 @@ class Run:
             if not np.isfinite(loss):
                 raise SystemExit(f"{name}: the loss is {loss} after epoch {epoch + 1}")
             entry = {"loss": round(loss, 5), **self.accuracies(self.host_of(model), state)}
-            entry["seconds"] = round(time.perf_counter() - began, 2)
-            longest = max(longest, entry["seconds"]) if len(history) else entry["seconds"]
+            entry |= {"seconds": round(time.perf_counter() - began, 2), "on": device(), **before}
+            longest = max(longest, entry["seconds"])
             history.append(entry)
             print(f"{name} {epoch + 1}/{epochs} {json.dumps(entry)}", flush=True)
             if (epoch + 1) % self.options.save_every == 0 or epoch + 1 == epochs:
@@ -137,11 +138,7 @@ class Run:
     def __call__(self):
         """Runs all that is left to do."""
         o = self.options
-        common = {
-            key: getattr(o, key)
-            for key in ("seed batch schedule precision validation weight_decay label_smoothing "
-                        "learning_rate quick").split()  # fmt: skip
-        }
+        common = {key: getattr(o, key) for key in COMMON}
         begin = State.of(self.host, self.trainer.optimizer())
         base_settings = {**common, "epochs": o.epochs[0]}
         base, base_history = self.phase(
@@ -168,7 +165,6 @@ class Run:
                 "distil": o.distil,
             }
             start = State.of(pruned, self.trainer.optimizer())
-            cut = self.accuracies(pruned, start)
             tuned, history = self.phase(
                 *(2, f"finetune-{ratio:g}", pruned, start, o.finetune_learning_rate, settings),
                 teacher=base if o.distil else None,
@@ -176,13 +172,13 @@ class Run:
             if not o.train_only:
                 tuned.assign(pruned)
                 phases = {"base": base_history, "gss": gss_history, "finetune": history}
-                self.finish(ratio, pruned, tuned, settings, phases, cut)
+                self.finish(ratio, pruned, tuned, settings, phases)
 
     def afresh(self, state):
         """Returns the weights of a state with a new optimizer's."""
         return State(state.trainable, state.others, [np.zeros_like(v) for v in state.optimizer])
 
-    def finish(self, ratio, pruned, tuned, settings, phases, cut):
+    def finish(self, ratio, pruned, tuned, settings, phases):
         """Cuts, checks, exports, and adds the line of results unless it is there already."""
         results = self.directory / "results.jsonl"
         rows = [json.loads(line) for line in results.read_text().splitlines()] if (
@@ -206,7 +202,7 @@ class Run:
             "settings": settings,
             "accuracy": {
                 **{name: summary(history) for name, history in phases.items()},
-                "pruned_before_finetuning": cut,
+                "pruned_before_finetuning": phases["finetune"][0]["before"],
                 "slim": {"test": float(np.mean(cut_down.argmax(-1) == self.test[1]))},
             },
             "macs": [dense.live_macs, left.live_macs],
@@ -225,7 +221,8 @@ class Run:
             "data": "synthetic" if self.options.quick else str(self.options.data or "tfds"),
             "date": datetime.date.today().isoformat(),
             "command": " ".join(["python examples/resnet56", *sys.argv[1:]]),
-            "device_of_the_last_call": device(),
+            "trained_on": sorted({entry["on"] for h in phases.values() for entry in h}),
+            "cut_on": device(),
             "versions": {
                 "keras_gss": gss.__version__,
                 "keras": keras.__version__,
@@ -255,12 +252,14 @@ def summary(history):
 
 
 def device():
-    """Names the processor that trained."""
-    if keras.backend.backend() == "jax":
+    """Names the backend and the processor."""
+    backend = keras.backend.backend()
+    kind = f"{os.cpu_count()} cores"
+    if backend == "jax":
         import jax
 
-        return jax.devices()[0].device_kind
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+        backend, kind = f"jax {jax.__version__}", f"{jax.devices()[0].device_kind}, {kind}"
+    return f"{backend}, {platform.machine()}, {kind}"
 
 
 def save(path, settings, state, history):
@@ -328,8 +327,6 @@ def parsed(arguments):
     options = parser.parse_args(arguments)
     if options.loop == "scan" and not jax:
         parser.error("--loop scan needs KERAS_BACKEND=jax")
-    if options.loop == "fit" and (options.precision != "float32" or options.distil):
-        parser.error("--precision and --distil need --loop scan (KERAS_BACKEND=jax)")
     if options.quick:
         options.epochs, options.batch, options.validation = [2, 1, 1], 20, 40
         options.ratios, options.learning_rate = [2.1], 0.02

@@ -90,9 +90,8 @@ class FitTrainer:
     """Trains by `model.fit`, one call an epoch, on any backend."""
 
     def __init__(self, network, smoothing, l2, distil=0.0):
-        if distil:
-            raise SystemExit("--distil needs --loop scan, that is the JAX backend")
         self.smoothing, self.l2 = smoothing, l2
+        self._refused = bool(distil) or network.compute_dtype != "float32"
         self._model = self._optimizer = None
 
     def optimizer(self):
@@ -111,6 +110,8 @@ class FitTrainer:
             seed: tuple of integers that decides crops and flips.
             teacher: unused.
         """
+        if self._refused:
+            raise SystemExit("--precision and --distil need --loop scan (KERAS_BACKEND=jax)")
         if self._model is not model:
             self._model, self._optimizer = model, self.optimizer()
             smoothing = self.smoothing

@@ -95,7 +95,8 @@ def pad_operation(call: Call) -> Signal | list[Signal]:
         return call.barrier("pads with something else than zeros")
     if any(widths[0]):
         return call.barrier("pads the batch axis")
-    space, channels = [], []
+    space: list[int] = []
+    channels: list[int] = []
     for axis, width in enumerate(widths[1:]):
         alone = axis == len(x.shape) - 1 and x.shape[axis] == 1
         if any(width):
