@@ -236,3 +236,54 @@ def test_a_kernel_that_is_read_back_and_forth_is_left_whole(tmp_path):
     assert "back" in groups.skipped and "code" in groups.skipped
     zero(code.kernel, 1, [1])
     assert gss.find_groups(model).skipped["back"].startswith("Back has no rule")
+
+
+@pytest.mark.parametrize("width", [(0, 3), (3, 0)])
+def test_padded_channels_share_the_fate_of_what_they_are_added_to(width, tmp_path):
+    def build():
+        x = keras.Input((6, 6, 3))
+        y = conv(5, name="narrow")(x)
+        y = ops.pad(y, ((0, 0), (0, 0), (0, 0), width))
+        return keras.Model(x, conv(2, name="out")(layers.Add()([y, conv(8, name="wide")(x)])))
+
+    model, small = check_planted(build, tmp_path, "float32")
+    groups = {group.name: group for group in gss.find_groups(model)}
+    assert {name: group.size for name, group in groups.items()} == {"narrow": 5, "wide": 3}
+    first = width[0]
+    assert groups["narrow"].incoming[1].index.tolist()[first : first + 5] == [*range(5)]
+    padded = sum(next(o for o in small.operations if type(o).__name__ == "Pad").pad_width[-1])
+    assert padded < 3
+    assert small.get_layer("wide").filters == small.get_layer("narrow").filters + padded
+
+
+def test_padded_channels_alone_are_cut(tmp_path):
+    """They are zero, so that nothing is lost; also where space is padded in the same step."""
+
+    def build():
+        x = keras.Input((6, 6, 3))
+        y = ops.pad(conv(5, name="in")(x), ((0, 0), (1, 1), (1, 1), (0, 3)))
+        return keras.Model(x, layers.Conv2D(2, 3, name="out")(y))
+
+    _, small = check_planted(build, tmp_path, "float32")
+    pad = next(o for o in small.operations if type(o).__name__ == "Pad")
+    assert [list(each) for each in pad.pad_width] == [[0, 0], [1, 1], [1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("pad", "reason"),
+    [
+        (lambda x: ops.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1))), "channels on both sides"),
+        (lambda x: ops.pad(x, 1), "pads the batch axis"),
+        (lambda x: ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), "reflect"), "else than zeros"),
+        (
+            lambda x: ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=1.0),
+            "else than zeros",
+        ),
+    ],
+)
+def test_padding_that_is_not_understood_leaves_all_whole(pad, reason):
+    x = keras.Input((6, 6, 3))
+    model = keras.Model(x, conv(2, name="out")(pad(conv(5, name="in")(x))))
+    (group,) = gss.find_groups(model)
+    assert not group.removable
+    assert reason in group.reason

@@ -115,6 +115,10 @@ SHOWS_AT_BORDER = {
     "Conv3DTranspose": (3, layers.Conv3DTranspose(4, 3)),
     "ZeroPadding1D": (1, lambda x: layers.Conv1D(4, 3)(layers.ZeroPadding1D()(x))),
     "ZeroPadding2D": (2, lambda x: layers.Conv2D(4, 3)(layers.ZeroPadding2D()(x))),
+    "ops.pad": (
+        2,
+        lambda x: layers.Conv2D(4, 3)(ops.pad(x, ((0, 0), (1, 1), (0, 2), (0, 0)))),
+    ),
     "ZeroPadding3D": (3, lambda x: layers.Conv3D(4, 3)(layers.ZeroPadding3D()(x))),
 }
 

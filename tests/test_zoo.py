@@ -1,8 +1,11 @@
 """The named models have the paper's shapes and begin as PyTorch's layers do."""
 
+import keras
 import numpy as np
 import pytest
+from planted import check_planted
 
+import keras_gss as gss
 from keras_gss import zoo
 
 
@@ -26,6 +29,40 @@ def test_shapes_and_initial_weights(name, input_shape, kernels):
         assert np.abs(kernel.mean()) < 4 * bound / np.sqrt(3 * kernel.size)
         assert bias.shape == kernel.shape[-1:]
         assert 0 < np.abs(bias).max() <= bound
+
+
+def test_resnet_56_is_that_of_he_et_al():
+    model = zoo.build("resnet-56", seed=1)
+    trained = sum(int(np.prod(v.shape)) for v in model.trainable_weights)
+    assert trained == 853_018
+    assert gss.count(model).live_macs == 125_485_696
+    kernel = keras.ops.convert_to_numpy(model.get_layer("stage3_block9_2").kernel)
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
+
+
+def test_residual_channels_are_tied_through_the_shortcut_without_parameters():
+    groups = gss.find_groups(zoo.build("resnet-56"))
+    sizes = {group.name: group.size for group in groups if len(group.incoming) > 1}
+    assert sizes == {"conv": 16, "stage2_block1_2": 16, "stage3_block1_2": 32}
+    assert len(groups) == 30
+    assert all(group.removable for group in groups)
+    conv = next(group for group in groups if group.name == "conv")
+    assert len(conv.incoming) == 28
+    assert conv.incoming[-1].index.tolist() == [*range(16), *[-1] * 48]
+    assert groups.skipped.keys() == {"logits"}
+
+
+def test_residual_channels_are_cut_with_their_padding(tmp_path):
+    _, small = check_planted(lambda: zoo.cifar_resnet(1), tmp_path, "float32")
+    widths = [small.get_layer(f"stage{k}_block1_2").filters for k in (1, 2, 3)]
+    pads = [o.pad_width[-1] for o in small.operations if type(o).__name__ == "Pad"]
+    assert [list(pad) for pad in pads] == [
+        [0, widths[1] - widths[0]],
+        [0, widths[2] - widths[1]],
+    ]
+    assert widths[0] < 16
+    assert widths[1] - widths[0] < 16
+    assert widths[2] - widths[1] < 32
 
 
 def test_outputs_are_logits():

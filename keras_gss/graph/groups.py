@@ -172,7 +172,7 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
         reason = OUTPUT if n in outputs else reasons[first]
         if n in input_names:
             reason = reason or "is an input of the model"
-        if not made and not inputs:
+        if not made and not (inputs and n in input_names):
             continue
         if reason:
             for piece in made:

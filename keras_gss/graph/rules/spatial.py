@@ -81,6 +81,51 @@ def zero_padding(call: Call) -> Signal:
     return call.signal(call.spread(labels, axis), call.spread(value, axis))
 
 
+@register_operations("Pad")
+def pad_operation(call: Call) -> Signal | list[Signal]:
+    """`keras.ops.pad` with zeros: around space, or new channels on one side, which are units too.
+
+    A padded channel of its own is a constant zero; one that is added to a neuron shares its fate.
+    """
+    operation, x = call.operation, call.x
+    widths = [tuple(width) for width in operation.pad_width]
+    widths *= len(x.shape) + 1 if len(widths) == 1 else 1
+    fill = [*call.args[1:], call.kwargs.get("constant_values")][0]
+    if operation.mode != "constant" or (fill is not None and (np.ndim(fill) or fill != 0)):
+        return call.barrier("pads with something else than zeros")
+    if any(widths[0]):
+        return call.barrier("pads the batch axis")
+    space: list[int] = []
+    channels: list[int] = []
+    for axis, width in enumerate(widths[1:]):
+        alone = axis == len(x.shape) - 1 and x.shape[axis] == 1
+        if any(width):
+            (channels if x.labels.shape[axis] > 1 or alone else space).append(axis)
+    if len(channels) > 1:
+        return call.barrier("pads more than one axis of channels")
+    if not channels:
+        labels, value = np.broadcast_arrays(x.labels, x.value)
+        return call.signal(labels, call.padded(labels, value) if space else value)
+    (axis,) = channels
+    before, after = widths[axis + 1]
+    if before and after:
+        return call.barrier("pads channels on both sides: pad one side")
+    labels, value = call.along(x, axis)
+    if space:
+        value = call.padded(labels, value)
+    fresh = call.units(before + after)
+
+    def remaining(sizes: tuple[int | None, ...]) -> list[list[int | None]]:
+        width = [sizes[0], 0] if before else [0, sizes[0]]
+        return [width if k == axis + 1 else list(each) for k, each in enumerate(widths)]
+
+    call.resize("pad_width", Signal((len(fresh),), fresh, np.zeros(1)), remaining)
+    order = -1 if before else 1
+    labels = np.concatenate([labels, fresh][::order])
+    value = np.concatenate([value, np.zeros(len(fresh))][::order])
+    return call.signal(call.spread(labels, axis), call.spread(value, axis))
+
+
 @register_rule(
     layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
