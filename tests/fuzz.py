@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=1000, help="how many models")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first model")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--size", type=int, help="blocks per model; default: random")
     parser.add_argument("--dtype", choices=["float32", "float64"], help="default: random")
     parser.add_argument("--only", type=int, help="run this one seed and print its model")
@@ -44,8 +45,11 @@ def main() -> int:
         check_case(case, more=True)
         print("passed")
         return 0
-    counted, failures, start = Counter(), {}, time.time()
+    counted, failures, start, cases = Counter(), {}, time.time(), 0
     for seed in range(args.seed, args.seed + args.cases):
+        if time.time() - start > args.seconds:
+            break
+        cases += 1
         kinds, error = run(seed, args.size, args.dtype)
         counted += kinds
         if error:
@@ -56,7 +60,7 @@ def main() -> int:
     for kind, count in counted.most_common():
         print(f"{count:8d} {kind}")
     print(
-        f"{args.cases} cases in {time.time() - start:.0f} s on {keras.backend.backend()}, "
+        f"{cases} cases in {time.time() - start:.0f} s on {keras.backend.backend()}, "
         f"{len(failures)} failed: {sorted(failures)}"
     )
     return 1 if failures else 0
