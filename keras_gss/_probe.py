@@ -5,7 +5,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gss._keras import dtype_of, input_structure, leaf_layers, library_of, nodes
+from keras_gss._keras import (
+    dtype_of,
+    input_structure,
+    is_layer,
+    leaf_layers,
+    library_of,
+    nodes,
+    rebuild,
+)
 
 # TensorFlow's CPU kernels read beyond the data where a stack of strided convolutions comes down to
 # one position, and give another result each time: long enough an axis does not get there.
@@ -16,6 +24,8 @@ _PARTLY_FLOAT32 = (
     *(keras.layers.LayerNormalization, keras.layers.RMSNormalization),
     keras.layers.GroupNormalization,
 )
+# Rounding may blur a difference by so many tolerances, a mistake by any number.
+_BLUR = 1e3
 _RELATIVE_TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 
 
@@ -68,7 +78,8 @@ def _embedding_rows(model: Any, tensor: Any) -> int | None:
 def max_difference(expected: Any, received: Any) -> tuple[float, float]:
     """Returns `max|expected - received|` and `max|expected|` over two structures of tensors.
 
-    Entries that are not a number in both, or the same infinity in both, count as equal.
+    Entries that are not a number in both, or the same infinity in both, count as equal; one that
+    is not a number in one alone differs infinitely.
 
     Raises:
         ValueError: if the structures or the shapes differ.
@@ -88,7 +99,9 @@ def max_difference(expected: Any, received: Any) -> tuple[float, float]:
             raise ValueError(f"The outputs' shapes differ: {one.shape} and {other.shape}.")
         same = (one == other) | (np.isnan(one) & np.isnan(other))
         if not same.all():
-            difference = max(difference, float(np.max(np.abs(one - other)[~same])))
+            with np.errstate(invalid="ignore"):
+                gap = np.abs(one - other)[~same]
+            difference = max(difference, float(np.where(np.isnan(gap), np.inf, gap).max()))
         finite = np.abs(one[np.isfinite(one)])
         scale = max(scale, float(finite.max(initial=0.0)))
     return difference, scale
@@ -105,3 +118,20 @@ def tolerance(model: keras.Model) -> float:
     if any(isinstance(layer, _PARTLY_FLOAT32) for layer in layers):
         used.add("float32")
     return max((_RELATIVE_TOLERANCE[dtype] for dtype in used), default=1e-5)
+
+
+def is_blurred(model: keras.Model, difference: float) -> bool:
+    """Tells whether a relative difference, too large, may yet be rounding: float64 would show."""
+    allowed = tolerance(model)
+    return allowed < difference <= _BLUR * allowed and keras.backend.backend() != "jax"
+
+
+def in_float64(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model that computes in float64."""
+
+    def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
+        if "dtype" in config and is_layer(operation):
+            config["dtype"] = "float64"
+        return config
+
+    return rebuild(model, edit)

@@ -10,14 +10,13 @@ from keras import tree
 
 from keras_gss import _keras
 from keras_gss._checks import check_choice
-from keras_gss._probe import max_difference, random_inputs, tolerance
+from keras_gss._probe import in_float64, is_blurred, max_difference, random_inputs, tolerance
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import border_constants
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
 
 _CHECK_BATCH = 4
-_BLUR = 1e3  # rounding may blur a difference by so many tolerances, a wrong cut by any number
 
 
 @dataclass(frozen=True)
@@ -277,10 +276,10 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
         return None
     decisive = difference
     # The models in float64 are both built anew: what that loses, they would lose alike.
-    if allowed < difference <= _BLUR * allowed and keras.backend.backend() != "jax":
-        exact = _in_float64(model)
+    if is_blurred(model, difference):
+        exact = in_float64(model)
         allowed = tolerance(exact)
-        decisive = _difference(exact, _in_float64(small), narrowed, allowed)
+        decisive = _difference(exact, in_float64(small), narrowed, allowed)
     if decisive is None or not decisive <= allowed:
         raise RuntimeError(
             f"The cut model's outputs differ from those of '{model.name}' by {decisive:.1e} of the "
@@ -309,15 +308,6 @@ def _difference(
         if again > noise * scale:
             return None
     return difference / scale
-
-
-def _in_float64(model: keras.Model) -> keras.Model:
-    def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        if "dtype" in config and _keras.is_layer(operation):
-            config["dtype"] = "float64"
-        return config
-
-    return _keras.rebuild(model, edit)
 
 
 def _report(

@@ -405,7 +405,8 @@ class Builder:
     def pool(self, t: Tensor) -> Tensor:
         rank = len(t.shape) - 1
         size = tuple(min(self.dice.integer(1, 2), n) for n in t.shape[:-1])
-        if self.dice.chance(0.2) and self.dtype == "float32":
+        # Keras' own operations fail on JAX where the strides are left to the window's size.
+        if self.dice.chance(0.2) and self.dtype == "float32" and not ON_JAX:
             kind = self.dice.choice(["max_pool", "average_pool"])
             code = f"ops.{kind}({{0}}, {size}, padding='valid')"
             return self.apply(f"ops.{kind}", "spatial", code, t)
@@ -914,13 +915,15 @@ def _plant(dice: Dice, oracle: Oracle) -> list[tuple[str, Piece, np.ndarray]]:
     return planted
 
 
+# JAX computes in float64 only where a whole process is told to, and Keras' layers not even then.
+ON_JAX = keras.backend.backend() == "jax"
 INPUT_SHAPES = {1: 4, 2: 3, 3: 6, 4: 1}
 
 
 def random_case(rng, size: int | None = None, seed: int = -1, dtype: str | None = None) -> Case:
     """One model with planted deaths; `rng` is a `random.Random`, `size` how many blocks it has."""
     dice = Dice(rng)
-    dtype = dtype or ("float64" if dice.chance(0.25) else "float32")
+    dtype = dtype or ("float64" if dice.chance(0.25) and not ON_JAX else "float32")
     builder = Builder(dice, "", dtype)
 
     def shape():

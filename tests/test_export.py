@@ -226,9 +226,19 @@ def lying(model, path):
 write = module._write_saved_model
 
 
+def lying_a_little(model, path):
+    other = keras.models.clone_model(model)
+    other.set_weights([1.0003 * weight for weight in model.get_weights()])
+    write(other, path)
+
+
 @pytest.mark.parametrize(
     ("writer", "error", "message"),
-    [(failing, OSError, "No space"), (lying, RuntimeError, "differs from .* Nothing was kept")],
+    [
+        (failing, OSError, "No space"),
+        (lying, RuntimeError, "differs from .* Nothing was kept"),
+        (lying_a_little, RuntimeError, "differs from .* Nothing was kept"),
+    ],
 )
 def test_a_failure_leaves_the_earlier_export_and_nothing_else(
     tmp_path, monkeypatch, writer, error, message
@@ -242,6 +252,22 @@ def test_a_failure_leaves_the_earlier_export_and_nothing_else(
         export(chain(), tmp_path / "new")
     assert os.listdir(tmp_path) == ["small"]
     assert (signature(path), sorted(p.stat().st_mtime_ns for p in path.rglob("*"))) == before
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX computes in float32 only")
+@pytest.mark.parametrize("form", ["tf_saved_model", "keras"])
+def test_what_rounding_blurs_is_compared_in_float64(tmp_path, monkeypatch, form):
+    model = chain()
+    compared, difference = [], module._difference
+
+    def noisy(one, reloaded):
+        compared.append(one.layers[-1].compute_dtype)
+        return difference(one, reloaded) + (2e-5 if compared[-1] == "float32" else 0.0)
+
+    monkeypatch.setattr(module, "_difference", noisy)
+    path = export(model, tmp_path / ("small.keras" if form == "keras" else "small"), form)
+    assert compared == ["float32", "float64"]
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_a_failed_swap_puts_the_earlier_export_back(tmp_path, monkeypatch):
