@@ -501,14 +501,16 @@ class Builder:
     def barrier(self, t: Tensor) -> Tensor:
         kinds = ["LayerNormalization", "Softmax", "UnitNormalization", "RMSNormalization"]
         kinds += ["GroupNormalization"]
+        half = t.shape[-1] // 2
         if len(t.shape) == 3:
-            kinds += ["Conv2D(groups alone)"]
+            odd = half < 2 or t.shape[-1] % 2
+            kinds += ["LayerNormalization" if odd else "Conv2D(one filter a group)"]
         if len(t.shape) == 2:
             kinds += ["RNN", "Bidirectional"]
         kind = self.dice.choice(kinds)
         code = {
             "GroupNormalization": "layers.GroupNormalization(1, ",
-            "Conv2D(groups alone)": f"layers.Conv2D({t.shape[-1]}, 1, groups={t.shape[-1]}, ",
+            "Conv2D(one filter a group)": f"layers.Conv2D({half}, 1, groups={half}, ",
             "RNN": f"layers.RNN(layers.GRUCell(2, dtype={self.dtype!r}), ",
             "Bidirectional": f"layers.Bidirectional(layers.RNN(layers.GRUCell(2, dtype={self.dtype!r}), dtype={self.dtype!r}), ",
         }

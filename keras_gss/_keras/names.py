@@ -60,7 +60,7 @@ def kinds(operation: Any) -> tuple[type | str, ...]:
     """Returns what a rule for a layer or operation may be filed under, best first.
 
     That is the layer's class and, for a layer of tf_keras, the class of that name in Keras 3; the
-    name of the class for an operation of `keras.ops`.
+    name of the class for an operation of `keras.ops`, `"keras_hub.Name"` for a layer of KerasHub.
     """
     layer = operation.tf_keras_layer if isinstance(operation, _LayerView) else operation
     kind = type(layer)
@@ -71,6 +71,8 @@ def kinds(operation: Any) -> tuple[type | str, ...]:
         return kind, getattr(home, kind.__name__, kind)
     if not isinstance(layer, keras.Layer) and kind.__module__.startswith("keras.src.ops"):
         return (kind.__name__,)
+    if kind.__module__.startswith("keras_hub.src."):
+        return kind, f"keras_hub.{kind.__name__}"
     return (kind,)
 
 

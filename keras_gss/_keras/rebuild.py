@@ -37,14 +37,48 @@ def rebuild(
 
     Returns:
         The new model.
+
+    Raises:
+        ValueError: if a layer cannot be built from its own config, named.
     """
+    try:
+        return _rebuild(model, edit, values, added)
+    except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
+        for path, layer in leaf_layers(model):
+            why = _cannot_be_built_anew(layer)
+            if why:
+                raise ValueError(
+                    f"'{model.name}' cannot be built anew from its config, because its layer "
+                    f"'{path}' ({type(layer).__name__}) cannot: {why} Correct the `get_config` of "
+                    f"{type(layer).__name__}."
+                ) from error
+        raise
+
+
+def _cannot_be_built_anew(layer: Any) -> str:
+    """Returns the first line of what keeps a layer from being built from its config, or ""."""
+    try:
+        new = type(layer).from_config(layer.get_config())
+        return "" if new.name == layer.name else f"it would be called '{new.name}'."
+    except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
+        lines = str(error).splitlines()
+        told = [line for line in lines if line.startswith("Exception encountered: ")]
+        return (told or lines or [type(error).__name__])[0].removeprefix("Exception encountered: ")
+
+
+def _rebuild(
+    model: Any,
+    edit: Edit | None,
+    values: Mapping[int, np.ndarray] | None,
+    added: Mapping[tuple[int, str], np.ndarray] | None,
+) -> Any:
     kind, config = _class_and_config(model)
     if kind is not type(model):
         warnings.warn(
             f"'{model.name}' cannot be built anew as {type(model).__name__}, whose constructor "
             f"takes other arguments than keras.{kind.__name__}. The new model is a plain one: it "
             f"computes the same, and trains without what {type(model).__name__} defines.",
-            stacklevel=3,
+            stacklevel=4,
         )
     functions: dict[str, Callable] = {}
     _edit_config(model, config, edit or (lambda operation, own: own), functions)

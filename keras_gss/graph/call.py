@@ -3,7 +3,6 @@
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Call:
         """Returns the call of a sublayer, for its own rule or to declare its variables.
 
         Args:
-            attribute: where the layer holds it, `"cell"` for instance.
+            attribute: where the layer holds it, `"cell"` for instance, or `"layers.0.dense"`.
             config: where the layer's config holds the sublayer's: `"layer.config."`, or nothing
                 if the layer builds it from arguments of its own.
             args: the sublayer's arguments, signals standing for tensors.
@@ -65,7 +64,7 @@ class Call:
             times: how often it is applied to one sample; None if that is not known.
         """
         inner = copy.copy(self)
-        part = attrgetter(attribute)(self.operation)
+        part = _part(self.operation, attribute)
         inner.operation, inner.identity = layer_view(part), id(part)
         inner.config = self.config + config
         inner.args, inner.kwargs = list(args), dict(kwargs or {})
@@ -311,6 +310,12 @@ class Call:
             return
         positions = int(np.prod([*shape, self.times], dtype=np.int64))
         self.trace.work.append(Work(self.path, self.variable(name), positions))
+
+
+def _part(layer: Any, attribute: str) -> Any:
+    for name in attribute.split("."):
+        layer = layer[int(name)] if name.isdigit() else getattr(layer, name)
+    return layer
 
 
 def _signals(arguments: Any) -> list[Signal]:

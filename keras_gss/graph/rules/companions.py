@@ -65,7 +65,7 @@ def depthwise_convolution(call: Call) -> Signal | list[Signal]:
 def channel_by_channel(call: Call, multiplier: int) -> Signal | list[Signal]:
     """A kernel whose last two axes are, in this order, channels and `multiplier`, or both in one.
 
-    The second is a `Conv` with as many groups as channels: `kernel` (..., 1, channels * multiplier).
+    The second is a `Conv` with as many groups as channels: `kernel` (..., 1, channels * m).
     """
     layer = call.operation
     axis = channel_axis(layer)
