@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_gss import _keras
-from keras_gss.graph import NeuronGroup, Trace, liveness, trace
+from keras_gss.graph import NeuronGroup, liveness, trace
 from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import Liveness
 
@@ -144,7 +144,7 @@ def count_values(model: keras.Model, values: Mapping[int, np.ndarray]) -> Count:
     """Counts a model as if some of its variables, `{id(variable): array}`, held other values."""
     found = trace(model, values)
     live = liveness(found, inputs=True)
-    work = _positions(found)
+    work = found.positions()
     kernels = set(work) | {id(a.variable) for a in found.axes.values() if a.role != "companion"}
     uncounted = dict(found.uncounted)
     layers = []
@@ -192,14 +192,6 @@ def _macs(live: Liveness, variable, value: np.ndarray, positions: int) -> tuple[
     )
 
 
-def _positions(found: Trace) -> dict[int, int]:
-    """Returns how often each kernel is applied to one sample, over all calls of its layer."""
-    work: dict[int, int] = {}
-    for entry in found.work:
-        work[id(entry.variable)] = work.get(id(entry.variable), 0) + entry.positions
-    return work
-
-
 @dataclass(frozen=True)
 class Share:
     """How much of a model lies in neurons that can be cut, as fractions between 0 and 1.
@@ -242,7 +234,7 @@ def removable_share(model: keras.Model) -> Share:
     """
     _keras.check_model(model, "removable_share")
     found = trace(model, numeric=False)
-    work = _positions(found)
+    work = found.positions()
     stays: dict[int, dict[int, np.ndarray]] = {}
     for group in groups_of(found):
         for piece in (*group.incoming, *group.outgoing, *group.companions):
@@ -272,7 +264,7 @@ def macs_per_neuron(model: keras.Model, groups: Sequence[NeuronGroup]) -> list[f
         One figure per group: the MACs of all its in- and outgoing slices, per neuron.
     """
     found = trace(model, numeric=False)
-    work = _positions(found)
+    work = found.positions()
     costs = []
     for group in groups:
         total = 0.0

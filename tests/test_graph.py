@@ -113,6 +113,40 @@ def test_summary_names_groups_and_what_is_left_whole():
     assert "norm: LayerNormalization normalises over the channels together, so that" in text
 
 
+def test_summary_tells_what_a_neuron_costs():
+    x = keras.Input((4, 4, 2))
+    y = layers.BatchNormalization()(layers.Conv2D(3, 3, name="a")(x))
+    groups = gss.find_groups(keras.Model(x, layers.Dense(5)(layers.Flatten()(y))))
+    # 18 weights and a bias, four numbers of the normalisation, four rows of five
+    assert groups[0].parameters == 18 + 1 + 4 + 4 * 5
+    assert groups[0].macs == 18 * 4 + 4 * 5
+    assert groups.summary().splitlines()[2].split()[:4] == ["a", "3", "43", "92"]
+
+
+def test_summary_shortens_long_lists_of_layers():
+    y = x = keras.Input((4,))
+    for number in range(5):
+        z = layers.Dense(4, name=f"d{number}")(y)
+        y = z if number == 0 else layers.Add()([y, z])
+    text = gss.find_groups(keras.Model(x, layers.Dense(2)(y))).summary()
+    assert "d0, d1, 3 more" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (layers.Lambda(lambda x: x * 2.0, name="odd"), "has no rule: write it with `keras.ops`"),
+        (type("Own", (keras.Model,), {"call": lambda self, x: x})(name="odd"), "functional model"),
+        (type("Twice", (layers.Dense,), {})(3, name="odd"), "`gss.register_rule`"),
+    ],
+)
+def test_reasons_say_what_to_do(kind, reason):
+    x = keras.Input((4,))
+    y = kind(layers.Dense(3, name="a")(x))
+    skipped = gss.find_groups(keras.Model(x, layers.Dense(1)(y))).skipped
+    assert reason in skipped["odd"] and reason in skipped["a"]
+
+
 def test_a_weight_that_two_layers_hold_is_left_whole():
     x = keras.Input((3,))
     a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")

@@ -30,6 +30,13 @@ class WeightSlice:
     axis: int
     index: np.ndarray
 
+    @property
+    def entries(self) -> int:
+        """How many entries of the weight the neurons of the group own."""
+        shape = list(self.weight.shape)
+        shape[self.axis] = np.count_nonzero(self.index >= 0)
+        return int(np.prod(shape, dtype=np.int64))
+
 
 @dataclass(frozen=True, eq=False)
 class NeuronGroup:
@@ -45,6 +52,8 @@ class NeuronGroup:
         removable: whether neurons of this group can be cut.
         reason: why not, a clause such as "feeds 'softmax' ...", or empty.
         kind: `"neuron"`, or `"input"` for the features of a model input.
+        macs: the multiply-accumulates for one sample that go when one neuron goes, those of its
+            in- and outgoing slices, as far as they are counted.
     """
 
     name: str
@@ -55,6 +64,13 @@ class NeuronGroup:
     removable: bool
     reason: str
     kind: str
+    macs: float = 0.0
+
+    @property
+    def parameters(self) -> float:
+        """The weights that go when one neuron goes."""
+        pieces = (*self.incoming, *self.outgoing, *self.companions)
+        return sum(piece.entries for piece in pieces) / self.size
 
 
 class NeuronGroups(Sequence[NeuronGroup]):
@@ -82,32 +98,32 @@ class NeuronGroups(Sequence[NeuronGroup]):
         return iter(self._groups)
 
     def summary(self) -> str:
-        """Returns a table of the groups, then one line for every layer left whole."""
-        rows = [("group", "neurons", "made by", "read by", "")]
+        """Returns a table of the groups, then one line for every layer left whole.
+
+        Parameters and MACs are those that go with one neuron.
+        """
+        rows = [("group", "neurons", "parameters", "MACs", "made by", "read by", "")]
         for group in self:
             rows.append(
                 (
                     group.name,
                     str(group.size),
+                    f"{group.parameters:,.0f}",
+                    f"{group.macs:,.0f}",
                     _layer_names(group.incoming) or "(model input)",
                     _layer_names(group.outgoing),
                     "" if group.removable else f"stays: {group.reason}",
                 )
             )
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        widths = [max(len(row[k]) for row in rows) for k in range(6)] + [0]
         lines = [
             "  ".join(
-                (
-                    row[0].ljust(widths[0]),
-                    row[1].rjust(widths[1]),
-                    row[2].ljust(widths[2]),
-                    row[3].ljust(widths[3]),
-                    row[4],
-                )
+                cell.rjust(width) if k in (1, 2, 3) else cell.ljust(width)
+                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         ]
-        lines.insert(1, "-" * max(len(line) for line in lines))
+        lines.insert(1, "-" * sum(widths, 10))
         if self.skipped:
             lines += ["", "left whole:"]
             lines += [f"  {path}: {reason}" for path, reason in self.skipped.items()]
@@ -157,6 +173,7 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
     fixed, reasons = units.fixed()
     number, position = _partition(found, roots, fixed)
     slices = _slices(found, number[roots], position[roots])
+    work = found.positions()
     paths = {id(axis.layer): axis.path for axis in found.axes.values()}
     skipped = dict(found.skipped)
     groups: list[NeuronGroup] = []
@@ -191,6 +208,7 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
                 removable=not reason,
                 reason=reason,
                 kind="neuron" if made else "input",
+                macs=sum(work.get(id(p.weight), 0) * p.entries for p in (*made, *read)) / size,
             )
         )
     return NeuronGroups(groups, skipped)
@@ -252,4 +270,6 @@ def _unique(name: str, names: set[str]) -> str:
 
 
 def _layer_names(slices: Sequence[WeightSlice]) -> str:
-    return ", ".join(dict.fromkeys(piece.layer.name for piece in slices))
+    names = list(dict.fromkeys(piece.layer.name for piece in slices))
+    more = [f"{len(names) - 2} more"] if len(names) > 3 else []
+    return ", ".join([*names[:2], *more] if more else names)

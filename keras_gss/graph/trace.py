@@ -51,6 +51,13 @@ class Trace:
         value = self.values.get(id(variable))
         return _keras.to_numpy(variable) if value is None else value
 
+    def positions(self) -> dict[int, int]:
+        """Returns `{id(kernel): how often it is applied to one sample}`, over all its calls."""
+        total: dict[int, int] = {}
+        for entry in self.work:
+            total[id(entry.variable)] = total.get(id(entry.variable), 0) + entry.positions
+        return total
+
     def resize(self, operation: Any, key: str, signal: Signal, compute: Callable) -> None:
         """Declares a config entry; calls of one shared layer get one size by tying their units."""
         first = self.resizes.setdefault(
@@ -130,17 +137,23 @@ def _apply(call: Call, prefix: str) -> list[Signal]:
         return _walk(call.trace, layer, call.inputs, f"{prefix}{layer.name}/")
     rule = rule_for(operation)
     if rule is None:
-        return call.barrier(
-            "has no rule: teach one with `gss.register_rule`"
-            if _keras.is_layer(layer)
-            else "is an operation without a rule"
-        )
+        return call.barrier(_without_rule(layer))
     if not call.batched:
         return call.barrier("works on a tensor without a batch axis")
     if _keras.replaces_weights(layer):
         return call.barrier("holds quantized or LoRA weights; cut before quantizing")
     outputs = rule(call)
     return [outputs] if isinstance(outputs, Signal) else list(outputs)
+
+
+def _without_rule(layer: Any) -> str:
+    if not _keras.is_layer(layer):
+        return "is an operation without a rule: put it into a layer that you teach a rule"
+    if type(layer).__name__ == "Lambda":
+        return "has no rule: write it with `keras.ops`, or as a layer that you teach a rule"
+    if _keras.is_model(layer):
+        return "has no rule: build it as a functional model instead of with a `call` of its own"
+    return "has no rule: teach one with `gss.register_rule`"
 
 
 def _fix_foreign_uses(found: Trace) -> None:

@@ -7,15 +7,21 @@ python tests/planted_bugs --only flatten
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+import conftest  # noqa: F401  sets the environment before TensorFlow is imported
+import hypothesis  # noqa: F401  what all children import is imported once
+import keras  # noqa: F401
+import pytest
+import tensorflow as tf  # noqa: F401
 from bugs import BUGS
 
+sys.modules.pop("conftest")
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results.md")
 
@@ -34,18 +40,32 @@ def caught(folder: Path, file: str, right: str, wrong: str, tests: str) -> tuple
     if text.count(right) != 1:
         raise ValueError(f"{file} holds {text.count(right)} times: {right!r}")
     path.write_text(text.replace(right, wrong))
-    environment = os.environ | {"PYTHONPATH": str(folder), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests.split()]
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
+        code, output = in_child(folder, ["-qx", "-p", "no:cacheprovider", *tests.split()])
     finally:
         path.write_text(text)
-    if done.returncode not in (0, 1):
-        raise ValueError(f"pytest ended with {done.returncode}: {done.stdout[-500:]}{done.stderr}")
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return done.returncode == 1, failed[0].split(" - ")[0][7:] if failed else "-"
+    if code not in (0, 1):
+        raise ValueError(f"pytest ended with {code}: {output[-2000:]}")
+    failed = [line for line in output.splitlines() if line.startswith("FAILED")]
+    return code == 1, failed[0].split(" - ")[0][7:] if failed else "-"
+
+
+def in_child(folder: Path, arguments: list[str]) -> tuple[int, str]:
+    """Runs pytest on the tree under `folder` in a process that need not import Keras again."""
+    log = folder / "output"
+    child = os.fork()
+    if child == 0:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        os.chdir(folder)
+        sys.path[:0] = [str(folder), str(folder / "tests")]
+        os.environ["PYTHONPATH"] = str(folder)
+        code = pytest.main(arguments)
+        sys.stdout.flush()
+        os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
 
 
 def main() -> int:
