@@ -123,6 +123,13 @@ def test_summary_tells_what_a_neuron_costs():
     assert groups.summary().splitlines()[2].split()[:4] == ["a", "3", "43", "92"]
 
 
+def test_the_slope_of_a_single_neuron_is_its_own():
+    x = keras.Input((2,))
+    y = layers.PReLU(name="slope")(layers.Dense(1, name="a")(x))
+    (group,) = gss.find_groups(keras.Model(x, layers.Dense(3)(y)))
+    assert [piece.layer.name for piece in group.companions] == ["a", "slope"]
+
+
 def test_summary_shortens_long_lists_of_layers():
     y = x = keras.Input((4,))
     for number in range(5):

@@ -97,6 +97,8 @@ def parametric_relu(call: Call) -> Signal:
     """`alpha`, one per position of the axes that are not shared."""
     shape = call.variable("alpha").shape
     shared = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    if len(shape) == 1 and not call.operation.shared_axes:
+        shared = ()  # of a single neuron
     x = call.x
     for axis in range(len(shape)):
         if axis not in shared:
