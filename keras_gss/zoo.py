@@ -12,21 +12,26 @@ from typing import Any
 
 import keras
 
-from keras_gss._checks import check_choice, check_integer
+from keras_gss._checks import check_choice, check_integer, check_share
 
 
-def lenet_300_100(seed: int = 0) -> keras.Model:
+def lenet_300_100(seed: int = 0, dropout: float = 0.0) -> keras.Model:
     """784-300-100-10 on 28x28x1 images: 266,200 weights and as many MACs.
+
+    `dropout` is the share of the pixels that is dropped in training, 0 as in the paper.
 
     Example:
     >>> lenet_300_100().count_params()
     266610
     """
+    dropout = check_share("dropout", dropout)
     seeds = _seeds(seed)
+    dropped = [keras.layers.Dropout(dropout, seed=seed, name="dropout")] if dropout else []
     return keras.Sequential(
         [
             keras.layers.Input((28, 28, 1), name="image"),
             keras.layers.Flatten(name="flatten"),
+            *dropped,
             _dense(784, 300, "fc1", seeds, activation="relu"),
             _dense(300, 100, "fc2", seeds, activation="relu"),
             _dense(100, 10, "logits", seeds),

@@ -31,6 +31,16 @@ def test_shapes_and_initial_weights(name, input_shape, kernels):
         assert 0 < np.abs(bias).max() <= bound
 
 
+def test_dropout_changes_neither_the_weights_nor_the_outputs():
+    plain, model = zoo.lenet_300_100(seed=3), zoo.lenet_300_100(seed=3, dropout=0.25)
+    x = np.random.default_rng(0).random((2, 28, 28, 1), "float32")
+    np.testing.assert_array_equal(model(x), plain(x))
+    assert np.abs(model(x, training=True) - plain(x)).max() > 1e-3
+    assert model.get_layer("dropout").rate == 0.25
+    with pytest.raises(ValueError, match="`dropout` must be a number from 0 to 1"):
+        zoo.lenet_300_100(dropout=2)
+
+
 def test_resnet_56_is_that_of_he_et_al():
     model = zoo.build("resnet-56", seed=1)
     trained = sum(int(np.prod(v.shape)) for v in model.trainable_weights)

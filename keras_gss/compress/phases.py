@@ -154,8 +154,9 @@ def choose_speed(
 ) -> Speed:
     """Chooses what makes `fit` fast for a model.
 
-    XLA makes dense nets faster on a CPU and convolutions and loops two to sixteen times slower, so
-    there it is used only if no kernel has more than two axes and no layer is recurrent. On a GPU
+    XLA makes dense nets faster on a CPU, convolutions and loops two to sixteen times slower and
+    dropout nine times, so there it is used only if no kernel has more than two axes and no layer is
+    recurrent or draws random numbers. On a GPU
     and on JAX the choice is Keras' own. `steps_per_execution` is the largest divisor of an
     epoch's steps up to 50, because Keras would run a last, longer execution into the next epoch.
 
@@ -186,8 +187,14 @@ def choose_speed(
 
 def _is_dense(model: keras.Model) -> bool:
     layers = [layer for _, layer in leaf_layers(model)]
-    recurrent = any(isinstance(layer, library_of(layer).layers.RNN) for layer in layers)
-    return not recurrent and all(len(variable.shape) <= 2 for variable in model.weights)
+    slow = any(isinstance(layer, library_of(layer).layers.RNN) or _draws(layer) for layer in layers)
+    return not slow and all(len(variable.shape) <= 2 for variable in model.weights)
+
+
+def _draws(layer: Any) -> bool:
+    """Tells whether a layer draws random numbers, as dropout does, in Keras 3 or tf_keras."""
+    generator = getattr(layer, "seed_generator", None) or getattr(layer, "_random_generator", None)
+    return generator is not None
 
 
 def _on_cpu_tensorflow() -> bool:
