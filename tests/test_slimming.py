@@ -347,3 +347,13 @@ def test_state_that_rebuilding_loses_is_an_error():
     model.layers[1].offset = 5.0
     with pytest.raises(RuntimeError, match="differ from those"):
         gss.slim(model)
+
+
+def test_a_constant_goes_through_its_layers_own_activation():
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(3, activation="relu"), layers.Dense(1)]
+    )
+    model.layers[0].kernel.assign([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    model.layers[0].bias.assign([0.0, -0.7, 0.5])
+    model.layers[1].kernel.assign([[1.0], [2.0], [4.0]])
+    assert float(gss.slim(model).layers[1].bias[0]) == 2.0

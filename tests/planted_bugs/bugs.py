@@ -35,7 +35,7 @@ BUGS = [
      T_RULES),
     ("activation of a constant forgotten", LINEAR,
      "call.spread(emitted, axis))\n    return activate(call, out, layer.activation)\n\n\ndef neurons",
-     "call.spread(emitted, axis))\n    return out\n\n\ndef neurons", f"{T_RULES} {T_LINEAR}"),
+     "call.spread(emitted, axis))\n    return out\n\n\ndef neurons", T_SLIM),
     ("taps: only the first counts as a sum", LINEAR,
      "return kernel.sum(taps, dtype=np.float64), (kernel != 0).any(taps)",
      "return kernel.mean(taps, dtype=np.float64), (kernel != 0).any(taps)", T_RULES),
