@@ -150,7 +150,7 @@ BARRIERS = {
     "Attention": (1, lambda x: layers.Attention()([x, x]), "has no rule"),
     "softmax": (2, layers.Activation("softmax"), "softmax"),
     "Lambda": (2, layers.Lambda(lambda x: x + 1.0), "has no rule"),
-    "groups of one filter": (2, layers.Conv2D(3, 3, groups=3), "3 groups"),
+    "groups of one channel": (2, layers.Conv2D(6, 3, groups=6), "6 groups"),
     "Normalization of places": (2, layers.Normalization(axis=(1, 2, 3)), "several axes"),
     "Rescaling by an array": (2, layers.Rescaling(np.ones((6, 6))), "one number per channel"),
 }

@@ -59,22 +59,11 @@ def normalization(call: Call) -> Signal | list[Signal]:
 @register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def depthwise_convolution(call: Call) -> Signal | list[Signal]:
     """`kernel` (..., channels, multiplier): output i * multiplier + m belongs to channel i."""
-    return channel_by_channel(call, call.operation.depth_multiplier)
-
-
-def channel_by_channel(call: Call, multiplier: int) -> Signal | list[Signal]:
-    """A kernel whose last two axes are, in this order, channels and `multiplier`, or both in one.
-
-    The second is a `Conv` with as many groups as channels: `kernel` (..., 1, channels * m).
-    """
     layer = call.operation
     axis = channel_axis(layer)
     labels, value = call.along(call.x, axis)
-    outputs = np.repeat(labels, multiplier)
-    if layer.kernel.shape[-1] == multiplier:
-        call.declare("kernel", -2, labels)
-    else:
-        call.declare("kernel", -1, outputs)
+    outputs = np.repeat(labels, layer.depth_multiplier)
+    call.declare("kernel", -2, labels)
     call.declare("bias", 0, outputs)
     call.work("kernel", spatial_shape(layer, call.shapes[0]))
     emitted = np.full(len(outputs), np.nan)
@@ -84,7 +73,7 @@ def channel_by_channel(call: Call, multiplier: int) -> Signal | list[Signal]:
         sums = kernel.sum(taps, dtype=np.float64).ravel()
         if pads(layer, call.x.shape):
             value = call.padded(labels, value)
-        value = np.repeat(value, multiplier)
+        value = np.repeat(value, layer.depth_multiplier)
         empty = ~(kernel != 0).any(taps).ravel()
         bias = call.read("bias") if layer.use_bias else 0.0
         emitted = np.where(empty, 0.0, value * sums) + bias

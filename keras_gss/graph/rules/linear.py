@@ -8,7 +8,6 @@ from keras import layers
 from keras_gss.graph.call import Call
 from keras_gss.graph.records import Signal
 from keras_gss.graph.registry import register_rule
-from keras_gss.graph.rules.companions import channel_by_channel
 from keras_gss.graph.rules.elementwise import activate
 from keras_gss.graph.rules.spatial import channel_axis, pads, spatial_shape
 
@@ -24,26 +23,11 @@ def dense(call: Call) -> Signal | list[Signal]:
 def convolution(call: Call) -> Signal | list[Signal]:
     """`kernel` (..., inputs, filters): contracts the channel axis at every tap."""
     layer = call.operation
-    if layer.groups > 1 and layer.kernel.shape[-2] == 1:
-        return _depthwise(call)
     call.work("kernel", spatial_shape(layer, call.shapes[0]))
     absorbs = not pads(layer, call.x.shape)
     if layer.groups > 1:
         return _grouped_convolution(call, absorbs)
     return _linear(call, channel_axis(layer), kernel=(-2, -1), width="filters", absorbs=absorbs)
-
-
-def _depthwise(call: Call) -> Signal | list[Signal]:
-    """As many groups as channels: a depthwise convolution, and its channels are those it reads."""
-    layer = call.operation
-    multiplier = layer.filters // layer.groups
-    out = channel_by_channel(call, multiplier)
-    labels, _ = call.along(call.x, channel_axis(layer))
-    call.resize("groups", neurons(labels), lambda sizes: sizes[0])
-    call.resize("filters", neurons(labels), lambda sizes: sizes[0] * multiplier)
-    # One group is no group: its filters would be neurons of their own.
-    call.at_least(labels, 2)
-    return out
 
 
 def _grouped_convolution(call: Call, absorbs: bool) -> Signal | list[Signal]:
@@ -53,11 +37,10 @@ def _grouped_convolution(call: Call, absorbs: bool) -> Signal | list[Signal]:
     """
     layer = call.operation
     rows, filters = layer.kernel.shape[-2], layer.filters // layer.groups
-    if filters == 1:
+    if rows == 1 or filters == 1:
         return call.barrier(
-            f"makes one filter of each of {layer.groups} groups of {rows} channels, and Keras "
-            "wants as many channels in each: give it two filters per group, or groups of one "
-            "channel"
+            f"convolves in {layer.groups} groups with one channel in or out: a `DepthwiseConv` can "
+            "lose channels"
         )
     axis = channel_axis(layer)
     labels, value = call.along(call.x, axis)
