@@ -1,15 +1,15 @@
 """What a model costs: parameters and multiply-accumulates, per layer and in total."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import keras
 import numpy as np
 
 from keras_gss import _keras
-from keras_gss.graph import NeuronGroup, liveness, trace
 from keras_gss.graph.groups import groups_of
-from keras_gss.graph.liveness import Liveness
+from keras_gss.graph.liveness import Liveness, liveness
+from keras_gss.graph.trace import trace
 
 
 @dataclass(frozen=True)
@@ -251,25 +251,3 @@ def removable_share(model: keras.Model) -> Share:
         least += np.prod(shape, dtype=np.int64) * cost
     parameters, macs = (1 - least / np.maximum(total, 1)).tolist()
     return Share(parameters, macs)
-
-
-def macs_per_neuron(model: keras.Model, groups: Sequence[NeuronGroup]) -> list[float]:
-    """Returns, for each group, the MACs that go when one of its neurons goes.
-
-    Args:
-        model: the model the groups were found in.
-        groups: its neuron groups.
-
-    Returns:
-        One figure per group: the MACs of all its in- and outgoing slices, per neuron.
-    """
-    found = trace(model, numeric=False)
-    work = found.positions()
-    costs = []
-    for group in groups:
-        total = 0.0
-        for piece in (*group.incoming, *group.outgoing):
-            owned = float(np.count_nonzero(piece.index >= 0)) / len(piece.index)
-            total += owned * np.prod(piece.weight.shape) * work.get(id(piece.weight), 0)
-        costs.append(total / group.size)
-    return costs

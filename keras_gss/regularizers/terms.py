@@ -8,7 +8,6 @@ import numpy as np
 from keras import ops
 
 from keras_gss import _keras
-from keras_gss.count import macs_per_neuron
 from keras_gss.graph import NeuronGroup
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer, GSSStructure
 
@@ -33,7 +32,7 @@ class Term:
         groups: Sequence[NeuronGroup],
     ) -> None:
         weighs_macs = getattr(regularizer, "weights", None) == "macs"
-        macs = macs_per_neuron(model, groups) if weighs_macs else None
+        macs = [group.macs for group in groups] if weighs_macs else None
         self._regularizer = regularizer
         self._groups = groups
         self._multipliers = regularizer.multipliers(groups, macs)
