@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-MODELS = ("lenet-300-100", "lenet-5", "digits-mlp", "digits-cnn")
+MODELS = ("lenet-300-100", "lenet-5", "resnet-56", "digits-mlp", "digits-cnn")
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
 REGULARIZERS = ("gss-structure", "gss-element", "deep-gss121")
 FORMATS = ("tf_saved_model", "keras")
