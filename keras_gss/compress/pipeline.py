@@ -123,7 +123,8 @@ def compress(
     the learning rate falls to a tenth at half of the epochs, and `weight_decay` is added to the
     gradients as PyTorch's Adam adds it. The order of the samples and what dropout drops follow from
     `seed` and the epoch alone, so that a run killed at any moment and started again with the same
-    directory and arguments ends where it would have ended.
+    directory and arguments ends where it would have ended. (In a tf_keras model dropout draws as
+    its own layers' seeds say.)
 
     Args:
         model: a built classifier with one output, trained or not; it is not changed. Logits or
