@@ -29,7 +29,6 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
         The penalised groups, and each distinct penalty with its share of them.
 
     Raises:
-        TypeError: if `passed` is no cross-layer penalty.
         ValueError: if a penalty is passed and another one declared, if there is none at all, if
             the layers of one group declare different ones, or if one finds nothing to penalise.
     """
@@ -37,12 +36,6 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
     declared = [(variable, penalty) for variable, penalty in parts if penalty is not None]
     if passed is None:
         return _declared_plan(model, declared)
-    if not isinstance(passed, CrossLayerRegularizer):
-        raise TypeError(
-            "`regularizer` must be a cross-layer penalty such as GSSStructure, GSSElement or "
-            "DeepGSS121; a penalty on one kernel is the `kernel_regularizer` of its layer. "
-            f"Received: regularizer={passed!r}"
-        )
     for variable, penalty in declared:
         if _key(penalty) != _key(passed):
             raise ValueError(
