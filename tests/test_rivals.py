@@ -291,6 +291,15 @@ def test_files_of_keras_keep_them(file, tmp_path):
         assert number(found) == number(expected)
 
 
+def test_contradicting_penalties_are_named_as_one_writes_them():
+    model = chain()
+    gss.attach(model, gss.CrossLayer(gss.GroupLasso(1.0)))
+    again = keras.models.clone_model(model)
+    across = r"declares CrossLayer\(penalty=GroupLasso\(factor=1.0\), inputs=False\), and another"
+    with pytest.raises(ValueError, match=across):
+        gss.attach(again, gss.L1(1.0))
+
+
 def test_any_regularizer_of_keras_can_be_attached():
     model = chain()
     gss.attach(model, keras.regularizers.L2(0.5))

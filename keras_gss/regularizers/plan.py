@@ -125,5 +125,15 @@ def _key(penalty: CrossLayerRegularizer) -> tuple[type, str]:
 
 
 def _text(penalty: CrossLayerRegularizer) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in penalty.get_config().items())
-    return f"{type(penalty).__name__}({arguments})"
+    return _call(type(penalty).__name__, penalty.get_config())
+
+
+def _call(name: str, config: dict[str, Any]) -> str:
+    """Returns a constructor's call as text, the serialised arguments of it likewise."""
+    texts = {
+        key: _call(value["class_name"], value["config"])
+        if isinstance(value, dict) and "class_name" in value
+        else repr(value)
+        for key, value in config.items()
+    }
+    return f"{name}({', '.join(f'{key}={text}' for key, text in texts.items())})"
