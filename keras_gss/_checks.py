@@ -59,6 +59,13 @@ def check_positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_width(name: str, value: Any) -> float:
+    """Returns `value` as a float if it is finite and >= 1e-9: its square is no zero in float32."""
+    if not is_real(value) or value < 1e-9:
+        raise reject(name, "a finite number >= 1e-9", value)
+    return float(value)
+
+
 def check_fraction(name: str, value: Any) -> float:
     """Returns `value` as a float if 0 < value <= 1; ValueError otherwise.
 
@@ -85,6 +92,18 @@ def check_integer(name: str, value: Any, minimum: int = 0) -> int:
     if not integral or value < minimum:
         raise reject(name, f"an integer >= {minimum}", value)
     return int(value)
+
+
+def check_number_or_share(name: str, value: Any) -> int | float:
+    """Returns `value`: an integer >= 0, a number of things, or a float from 0 to 1, a share.
+
+    Example:
+    >>> check_number_or_share("h", 3), check_number_or_share("h", 0.25)
+    (3, 0.25)
+    """
+    if not is_real(value) or value < 0 or (not isinstance(value, numbers.Integral) and value > 1):
+        raise reject(name, "an integer >= 0, or a float from 0 to 1", value)
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def check_flag(name: str, value: Any) -> bool:

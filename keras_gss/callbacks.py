@@ -11,7 +11,7 @@ from keras_gss.count import count_values
 from keras_gss.graph import NeuronGroup, WeightSlice
 from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks, StdThreshold
 from keras_gss.regularizers.binding import Attachment, attachment_of
-from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
+from keras_gss.regularizers.penalty import as_cross_layer
 from keras_gss.schedules import Schedule, multiplier_at
 
 
@@ -33,7 +33,7 @@ class GroupSparsity(Callback):
     - `gss_macs`: the live MACs of one input that would then remain (`count(...).live_macs`).
 
     Args:
-        regularizer: a cross-layer penalty. None uses what is attached, or what layers declare.
+        regularizer: a penalty, as for `attach`. None uses what is attached, or what layers declare.
         schedule: function of the epoch (an int from 0) that returns what the factor is multiplied
             by during that epoch, such as `WarmUpFactor(5)`. None is always 1.
         threshold: for `gss_sparsity` and `gss_macs`; by default `StdThreshold(0.3)`.
@@ -56,22 +56,17 @@ class GroupSparsity(Callback):
 
     def __init__(
         self,
-        regularizer: CrossLayerRegularizer | None = None,
+        regularizer: keras.Regularizer | None = None,
         schedule: Schedule | None = None,
         threshold: HasMasks | None = None,
         granularity: str = "neuron",
     ) -> None:
         super().__init__()
-        if regularizer is not None and not isinstance(regularizer, CrossLayerRegularizer):
-            raise TypeError(
-                "`regularizer` must be a cross-layer penalty such as GSSStructure(1e-6), or "
-                f"None. Received: regularizer={regularizer!r}"
-            )
         if schedule is not None and not callable(schedule):
             raise reject("schedule", "a function of the epoch", schedule)
         if threshold is not None and not callable(getattr(threshold, "masks", None)):
             raise reject("threshold", "a threshold such as StdThreshold(0.3)", threshold)
-        self.regularizer = regularizer
+        self.regularizer = None if regularizer is None else as_cross_layer(regularizer)
         self.schedule = schedule
         self.threshold = StdThreshold(0.3) if threshold is None else threshold
         self.granularity = check_choice("granularity", granularity, GRANULARITIES)

@@ -270,7 +270,7 @@ def test_the_logs_reach_tensorboard(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"regularizer": gss.GSS212(0.1)}, TypeError, "`regularizer` must be a cross-layer"),
+        ({"regularizer": "l2"}, TypeError, "`regularizer` must be a cross-layer"),
         ({"schedule": 0.5}, ValueError, "`schedule` must be a function of the epoch. Received"),
         ({"threshold": 0.3}, ValueError, "`threshold` must be a threshold such as StdThr"),
         ({"granularity": "layer"}, ValueError, "`granularity` must be one of 'element', 'neuron'"),

@@ -23,6 +23,7 @@ def register_with(tf_keras: ModuleType) -> None:
         package, _, own = name.partition(">")
         if package == "keras_gss" and isinstance(kind, type) and issubclass(kind, bases):
             tf_keras.saving.register_keras_serializable(package, own)(kind)
-            # HDF5 files of wrapped layers name the class alone.
-            tf_keras.saving.get_custom_objects().setdefault(own, kind)
+            # HDF5 files of wrapped layers name the class alone, and tf_keras has an L1 of its own.
+            if not hasattr(tf_keras.regularizers, own):
+                tf_keras.saving.get_custom_objects().setdefault(own, kind)
     warnings.filterwarnings("ignore", message=r"[\s\S]*instance of type <class 'keras_gss\.")

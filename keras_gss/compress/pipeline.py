@@ -42,6 +42,7 @@ from keras_gss.pruning.thresholds import GRANULARITIES
 from keras_gss.regularizers import CrossLayerRegularizer
 from keras_gss.regularizers.binding import Attachment, detach
 from keras_gss.regularizers.declared import declared_part
+from keras_gss.regularizers.penalty import as_cross_layer
 from keras_gss.report import Report, compare
 from keras_gss.slimming import slim
 
@@ -96,7 +97,7 @@ def compress(
     validation: Data,
     *,
     target: Any,
-    regularizer: CrossLayerRegularizer | None = None,
+    regularizer: keras.Regularizer | None = None,
     granularity: Literal["element", "neuron"] = "neuron",
     inputs: Literal["keep", "narrow", "select"] = "keep",
     pretrain_epochs: int = 0,
@@ -133,7 +134,7 @@ def compress(
         validation: the same; every choice is made on it.
         target: an `AccuracyDrop`, or a threshold: `StdThreshold`, `AbsoluteThreshold`,
             `MacsBudget`, `ParamsBudget`.
-        regularizer: a cross-layer penalty; None for those that the layers declare.
+        regularizer: a penalty, as for `attach`; None for those that the layers declare.
         granularity: "neuron" zeroes whole neurons, "element" single weights.
         inputs: what `slim` does with input features that nothing reads.
         pretrain_epochs: epochs without penalty before everything else.
@@ -176,6 +177,7 @@ def compress(
     """
     check_model(model, "compress")
     model = without_wrappers(model)
+    regularizer = None if regularizer is None else as_cross_layer(regularizer)
     train = check_data("train", train, model)
     validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):

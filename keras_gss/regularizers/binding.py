@@ -17,11 +17,12 @@ from keras_gss._checks import reject
 from keras_gss.graph import NeuronGroups
 from keras_gss.regularizers import declared as declarations
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
+from keras_gss.regularizers.penalty import as_cross_layer
 from keras_gss.regularizers.plan import declaring_slices, plan_of
 from keras_gss.regularizers.terms import Term
 
 
-def attach(model: keras.Model, regularizer: CrossLayerRegularizer | None = None) -> NeuronGroups:
+def attach(model: keras.Model, regularizer: keras.Regularizer | None = None) -> NeuronGroups:
     """Binds a cross-layer penalty to a built model: from now on its losses hold the penalty.
 
     Regularizers that the layers already have stay in force. Works before and after `compile`;
@@ -37,14 +38,15 @@ def attach(model: keras.Model, regularizer: CrossLayerRegularizer | None = None)
 
     Args:
         model: a built Sequential or functional model.
-        regularizer: the penalty for all removable neurons of the model. None binds the penalties
-            that its layers declare as their `kernel_regularizer`.
+        regularizer: the penalty for all removable neurons of the model; one on one kernel is taken
+            as `EachKernel(regularizer)`. None binds the cross-layer penalties that its layers
+            declare as their `kernel_regularizer`.
 
     Returns:
         The penalised groups.
 
     Raises:
-        TypeError: if `regularizer` is no cross-layer penalty.
+        TypeError: if `regularizer` is no Keras regularizer.
         ValueError: if a penalty is attached already, if layers declare another one than the one
             passed or contradict each other, or if there is no neuron to penalise.
 
@@ -121,10 +123,11 @@ class Attachment:
     def __init__(
         self,
         model: keras.Model,
-        regularizer: CrossLayerRegularizer | None = None,
+        regularizer: keras.Regularizer | None = None,
         lasting: bool = True,
     ) -> None:
         _keras.check_model(model, "attach")
+        regularizer = None if regularizer is None else as_cross_layer(regularizer)
         if attachment_of(model) is not None:
             raise ValueError(
                 f"'{model.name}' has a penalty attached already. Call "

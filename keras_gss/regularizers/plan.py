@@ -29,7 +29,6 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
         The penalised groups, and each distinct penalty with its share of them.
 
     Raises:
-        TypeError: if `passed` is no cross-layer penalty.
         ValueError: if a penalty is passed and another one declared, if there is none at all, if
             the layers of one group declare different ones, or if one finds nothing to penalise.
     """
@@ -37,12 +36,6 @@ def plan_of(model: keras.Model, passed: CrossLayerRegularizer | None) -> Plan:
     declared = [(variable, penalty) for variable, penalty in parts if penalty is not None]
     if passed is None:
         return _declared_plan(model, declared)
-    if not isinstance(passed, CrossLayerRegularizer):
-        raise TypeError(
-            "`regularizer` must be a cross-layer penalty such as GSSStructure, GSSElement or "
-            "DeepGSS121; a penalty on one kernel is the `kernel_regularizer` of its layer. "
-            f"Received: regularizer={passed!r}"
-        )
     for variable, penalty in declared:
         if _key(penalty) != _key(passed):
             raise ValueError(
@@ -132,5 +125,15 @@ def _key(penalty: CrossLayerRegularizer) -> tuple[type, str]:
 
 
 def _text(penalty: CrossLayerRegularizer) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in penalty.get_config().items())
-    return f"{type(penalty).__name__}({arguments})"
+    return _call(type(penalty).__name__, penalty.get_config())
+
+
+def _call(name: str, config: dict[str, Any]) -> str:
+    """Returns a constructor's call as text, the serialised arguments of it likewise."""
+    texts = {
+        key: _call(value["class_name"], value["config"])
+        if isinstance(value, dict) and "class_name" in value
+        else repr(value)
+        for key, value in config.items()
+    }
+    return f"{name}({', '.join(f'{key}={text}' for key, text in texts.items())})"
