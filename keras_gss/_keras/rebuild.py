@@ -13,6 +13,8 @@ from keras_gss._keras.library import is_layer, is_tf_keras, library_of, to_numpy
 from keras_gss._keras.walk import every_layer, is_graph, leaf_layers, operations, owned_variables
 
 _LIBRARIES = ("keras.", "tf_keras.")
+# What constructors and `get_config` raise where a config does not fit them.
+_CONFIG_ERRORS = (AttributeError, KeyError, NotImplementedError, TypeError)
 
 Edit = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
@@ -43,7 +45,7 @@ def rebuild(
     """
     try:
         return _rebuild(model, edit, values, added)
-    except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
+    except _CONFIG_ERRORS as error:
         for path, layer in leaf_layers(model):
             why = _cannot_be_built_anew(layer)
             if why:
@@ -60,7 +62,7 @@ def _cannot_be_built_anew(layer: Any) -> str:
     try:
         new = type(layer).from_config(layer.get_config())
         return "" if new.name == layer.name else f"it would be called '{new.name}'."
-    except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
+    except _CONFIG_ERRORS as error:
         lines = str(error).splitlines()
         told = [line for line in lines if line.startswith("Exception encountered: ")]
         return (told or lines or [type(error).__name__])[0].removeprefix("Exception encountered: ")
