@@ -358,7 +358,11 @@ class Builder:
     def einsum(self, t: Tensor) -> Tensor:
         code, activation = self._activation(softmax=False)
         window = {"kernel_size": (), "strides": (), "dilation": (), "padding": "valid"}
-        code = f'layers.EinsumDense("...x,xy->...y", {self.width()}, bias_axes="y", {code}'
+        # Not "...": over several places Keras infers their sizes in reverse order.
+        places = "abc"[: len(t.shape) - 1]
+        equation = f"z{places}x,xy->z{places}y"
+        shape = (*t.shape[:-1], self.width())
+        code = f'layers.EinsumDense("{equation}", {shape}, bias_axes="y", {code}'
         return self.apply(
             "EinsumDense", "linear", code, t, activation=activation, transposed=False, **window
         )

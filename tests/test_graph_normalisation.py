@@ -47,6 +47,20 @@ def test_channels_pass_what_normalises_over_places(name, tmp_path):
     assert small.get_layer("cut").filters < 6
 
 
+def test_what_lies_beside_channels_stays_alone(tmp_path):
+    """Found by fuzzing, seed 7000147: input features differ over the places, neurons do not."""
+
+    def build():
+        x = keras.Input((6, 4))
+        y = layers.Concatenate()([x, layers.Conv1D(4, 1, name="cut")(x)])
+        y = layers.Flatten()(layers.LayerNormalization(axis=1)(y))
+        return keras.Model(x, layers.Dense(2, name="out")(y))
+
+    model, small = check_planted(build, tmp_path, DTYPES[-1])
+    assert small.get_layer("cut").filters == 2
+    assert [group.removable for group in gss.find_groups(model)] == [True]
+
+
 @pytest.mark.parametrize("groups", [2, 3, 6, -1])
 def test_groups_go_whole(groups, tmp_path):
     def build():

@@ -11,6 +11,9 @@ from keras_gss.graph.call import Call
 from keras_gss.graph.records import Signal
 from keras_gss.graph.registry import register_rule
 from keras_gss.graph.rules.linear import neurons
+from keras_gss.graph.units import FIXED
+
+TOGETHER = "normalises over the channels together, so that each depends on all"
 
 
 @register_rule(
@@ -24,10 +27,16 @@ def along_axes(call: Call) -> Signal | list[Signal]:
     last = list(range(rank - 1 - len(axes), rank - 1))
     if isinstance(call.operation, layers.RMSNormalization) and axes != last:
         return call.barrier("has a scale that Keras lays along the last axes, whatever `axis` says")
-    if any(axis < 0 or call.x.labels.shape[axis] > 1 for axis in axes):
-        return call.barrier("normalises over the channels together, so that each depends on all")
+    labels = call.x.labels
+    first = labels[tuple(slice(1) if axis in axes else slice(None) for axis in range(rank - 1))]
+    together = (labels != first).any(tuple(axes), keepdims=True)
+    if axes[0] < 0 or together.all():
+        return call.barrier(TOGETHER)
+    # Where channels lie beside what has none, as after a concatenation along another axis.
+    mixed = labels[np.broadcast_to(together, labels.shape)]
+    call.trace.units.fix(mixed, f"feeds '{call.layer.name}', which {TOGETHER}")
     call.keep_masks(call.x)
-    return call.like(np.nan)
+    return call.signal(np.where(together, FIXED, first), np.nan)
 
 
 @register_rule(layers.GroupNormalization)
@@ -36,7 +45,7 @@ def group_normalization(call: Call) -> Signal | list[Signal]:
     layer = call.operation
     axis = layer.axis if layer.axis < 0 else layer.axis - 1
     if layer.groups == 1:
-        return call.barrier("normalises over the channels together, so that each depends on all")
+        return call.barrier(TOGETHER)
     labels, _ = call.along(call.x, axis)
     groups = labels.reshape(layer.groups, -1)
     call.tie(groups[:, :1], groups)
