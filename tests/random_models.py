@@ -584,6 +584,8 @@ class Builder:
     def _can_share(self, piece: Piece, t: Tensor) -> bool:
         if piece.family == "barrier" or len(piece.shape) != len(t.shape):
             return False
+        if piece.kind == "EinsumDense":  # its places' sizes are arguments
+            return piece.shape == t.shape
         pairs = zip(piece.shape[:-1], t.shape[:-1], strict=True)
         return piece.shape[-1] == t.shape[-1] and all(old <= new for old, new in pairs)
 
