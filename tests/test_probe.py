@@ -1,9 +1,11 @@
 """Comparing outputs: what counts as equal and what as different."""
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 
-from keras_gss._probe import max_difference
+from keras_gss._probe import is_blurred, max_difference
 
 NAN, INF = np.nan, np.inf
 
@@ -27,3 +29,19 @@ def test_numbers_that_are_none(one, other, difference):
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="shapes differ"):
         max_difference([np.ones(2)], [np.ones(3)])
+
+
+def waves(number):
+    """Each wave makes 50 times as much of what rounding did before it."""
+    x = y = keras.Input((3,))
+    for _ in range(number):
+        y = ops.sin(50.0 * y)
+    return keras.Model(x, keras.layers.Dense(1, use_bias=False)(y))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX computes in float32 only")
+def test_what_a_model_does_to_rounding_decides_what_may_be_rounding():
+    assert is_blurred(waves(1), 5e-3) and not is_blurred(waves(1), 5e-2)
+    assert is_blurred(waves(4), 5e-2)
+    assert not is_blurred(waves(4), 1e-6)  # as equal as float32 can be
+    assert not is_blurred(waves(4), np.inf) and not is_blurred(waves(4), np.nan)
