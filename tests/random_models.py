@@ -503,12 +503,12 @@ class Builder:
         return self.mover(t, "Reshape", code, lambda x: x.reshape(shape), ties=True)
 
     def barrier(self, t: Tensor) -> Tensor:
-        kinds = ["LayerNormalization", "Softmax", "UnitNormalization", "RMSNormalization"]
-        kinds += ["GroupNormalization"]
+        kinds = ["GroupNormalization"]
+        if t.shape[-1] > 1:  # one channel is not normalised together with others
+            kinds += ["LayerNormalization", "Softmax", "UnitNormalization", "RMSNormalization"]
         half = t.shape[-1] // 2
-        if len(t.shape) == 3:
-            odd = half < 2 or t.shape[-1] % 2
-            kinds += ["LayerNormalization" if odd else "Conv2D(one filter a group)"]
+        if len(t.shape) == 3 and half >= 2 and t.shape[-1] % 2 == 0:
+            kinds += ["Conv2D(one filter a group)"]
         if len(t.shape) == 2:
             kinds += ["RNN", "Bidirectional"]
         kind = self.dice.choice(kinds)

@@ -123,9 +123,11 @@ def test_summary_tells_what_a_neuron_costs():
     assert groups.summary().splitlines()[2].split()[:4] == ["a", "3", "43", "92"]
 
 
-def test_the_slope_of_a_single_neuron_is_its_own():
-    x = keras.Input((2,))
-    y = layers.PReLU(name="slope")(layers.Dense(1, name="a")(x))
+@pytest.mark.parametrize("places", [0, 1, 4])
+def test_the_slope_of_a_single_neuron_is_its_own(places):
+    x = keras.Input((places, 2) if places else (2,))
+    slope = layers.PReLU(shared_axes=[1] if places else None, name="slope")
+    y = layers.Flatten()(slope(layers.Dense(1, name="a")(x)))
     (group,) = gss.find_groups(keras.Model(x, layers.Dense(3)(y)))
     assert [piece.layer.name for piece in group.companions] == ["a", "slope"]
 

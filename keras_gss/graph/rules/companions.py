@@ -85,10 +85,10 @@ def depthwise_convolution(call: Call) -> Signal | list[Signal]:
 def parametric_relu(call: Call) -> Signal:
     """`alpha`, one per position of the axes that are not shared."""
     shape = call.variable("alpha").shape
-    shared = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    if len(shape) == 1 and not call.operation.shared_axes:
-        shared = ()  # of a single neuron
     x = call.x
+    shared = {axis - 1 for axis in call.operation.shared_axes or ()}
+    if x.labels.size > 1:  # else an axis of length 1 may be that of a single neuron
+        shared |= {axis for axis, size in enumerate(shape) if size == 1}
     for axis in range(len(shape)):
         if axis not in shared:
             alone = call.collapse(x, tuple(a for a in range(len(shape)) if a != axis))
