@@ -33,8 +33,9 @@ _RELATIVE_TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bflo
 def random_inputs(model: keras.Model, batch: int, seed: int = 0) -> Any:
     """Draws inputs for a model, in the structure and the dtypes that its call expects.
 
-    Floating inputs are standard normal. Integer inputs, and any input that an Embedding reads,
-    are valid indices. An axis of unknown length becomes 64 long.
+    Floating inputs are standard normal, before a Rescaling such that they are so behind it.
+    Integer inputs, and any input that an Embedding reads, are valid indices. An axis of unknown
+    length becomes 64 long.
 
     Args:
         model: a Sequential or functional model.
@@ -61,17 +62,21 @@ def random_inputs(model: keras.Model, batch: int, seed: int = 0) -> Any:
             return np.full(shape, "a")
         if dtype == "bool":
             return rng.random(shape) < 0.5
-        rows = _embedding_rows(model, tensor)
+        readers = [node.layer for node in nodes(model) if any(x is tensor for x in node.inputs)]
+        rows = _embedding_rows(model, readers)
         if rows or "int" in dtype:
             return rng.integers(0, rows or 2, shape).astype(dtype)
         values = rng.standard_normal(shape)
+        for layer in readers:
+            if isinstance(layer, library_of(model).layers.Rescaling) and np.all(layer.scale):
+                values = (values - np.asarray(layer.offset)) / np.asarray(layer.scale)
+                break
         return keras.ops.convert_to_numpy(keras.ops.cast(values, dtype))
 
     return keras.tree.map_structure(draw, input_structure(model))
 
 
-def _embedding_rows(model: Any, tensor: Any) -> int | None:
-    readers = [node.layer for node in nodes(model) if any(x is tensor for x in node.inputs)]
+def _embedding_rows(model: Any, readers: list[Any]) -> int | None:
     embeddings = [r for r in readers if isinstance(r, library_of(model).layers.Embedding)]
     return min((layer.input_dim for layer in embeddings), default=None)
 
@@ -130,6 +135,11 @@ def is_blurred(model: keras.Model, difference: float) -> bool:
     if not difference > allowed or keras.backend.backend() == "jax":
         return False
     return difference <= _BLUR * allowed or difference <= _ROUNDINGS * _rounding(model)
+
+
+def tolerance_in_float64(exact: keras.Model) -> float:
+    """Returns the difference allowed for a copy made by `in_float64`: more where it is chaotic."""
+    return max(tolerance(exact), min(_ROUNDINGS * _rounding(exact), _RELATIVE_TOLERANCE["float32"]))
 
 
 def _rounding(model: keras.Model) -> float:

@@ -23,7 +23,14 @@ from keras_gss._keras import (
     sources,
     without_wrappers,
 )
-from keras_gss._probe import in_float64, is_blurred, max_difference, random_inputs, tolerance
+from keras_gss._probe import (
+    in_float64,
+    is_blurred,
+    max_difference,
+    random_inputs,
+    tolerance,
+    tolerance_in_float64,
+)
 
 FORMATS = ("tf_saved_model", "keras")
 _ENDPOINT = "serve"
@@ -83,7 +90,7 @@ def export(
             difference = _difference(
                 exact, _write(exact, staged.with_name(f"float64{staged.suffix}"), format)
             )
-            allowed = tolerance(exact)
+            allowed = tolerance_in_float64(exact)
         if not difference <= allowed:
             raise RuntimeError(
                 f"The model written to '{path}' differs from '{model.name}' by {difference:.1e} of "

@@ -10,7 +10,14 @@ from keras import tree
 
 from keras_gss import _keras
 from keras_gss._checks import check_choice
-from keras_gss._probe import in_float64, is_blurred, max_difference, random_inputs, tolerance
+from keras_gss._probe import (
+    in_float64,
+    is_blurred,
+    max_difference,
+    random_inputs,
+    tolerance,
+    tolerance_in_float64,
+)
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import border_constants
@@ -278,7 +285,7 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
     # The models in float64 are both built anew: what that loses, they would lose alike.
     if is_blurred(model, difference):
         exact = in_float64(model)
-        allowed = tolerance(exact)
+        allowed = tolerance_in_float64(exact)
         decisive = _difference(exact, in_float64(small), narrowed, allowed)
     if decisive is None or not decisive <= allowed:
         raise RuntimeError(

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gss._probe import is_blurred, max_difference
+from keras_gss._probe import (
+    in_float64,
+    is_blurred,
+    max_difference,
+    random_inputs,
+    tolerance_in_float64,
+)
 
 NAN, INF = np.nan, np.inf
 
@@ -45,3 +51,19 @@ def test_what_a_model_does_to_rounding_decides_what_may_be_rounding():
     assert is_blurred(waves(4), 5e-2)
     assert not is_blurred(waves(4), 1e-6)  # as equal as float32 can be
     assert not is_blurred(waves(4), np.inf) and not is_blurred(waves(4), np.nan)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX computes in float32 only")
+def test_chaos_loosens_even_float64():
+    assert tolerance_in_float64(in_float64(waves(1))) == 1e-10
+    assert 1e-10 < tolerance_in_float64(in_float64(waves(4))) <= 1e-5
+
+
+def test_inputs_suit_the_rescaling_that_reads_them():
+    x = keras.Input((1000,))
+    rescaling = keras.layers.Rescaling(1 / 255, offset=-1.0)
+    model = keras.Model(x, rescaling(x))
+    values = random_inputs(model, batch=4)
+    assert abs(values.mean() - 255) < 20 and abs(values.std() - 255) < 20
+    seen = keras.ops.convert_to_numpy(model(values))
+    assert abs(seen.mean()) < 0.1 and abs(seen.std() - 1) < 0.1
