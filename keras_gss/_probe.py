@@ -117,13 +117,20 @@ def tolerance(model: keras.Model) -> float:
     """Returns the difference allowed per unit of output, by the coarsest dtype computed in.
 
     It is 1e-10 for float64, 1e-5 for float32, 1e-2 for float16 and 5e-2 for bfloat16. Attention,
-    layer, group and RMS normalisation count as float32 in float64: Keras computes parts in that.
+    interpolation, layer, group and RMS normalisation count as float32 in float64: Keras, or
+    TensorFlow, computes parts in that.
     """
-    layers = [layer for _, layer in leaf_layers(model)]
+    # What an input layer says it computes in is the policy of the day, not its tensor's dtype.
+    inputs = library_of(model).layers.InputLayer
+    layers = [layer for _, layer in leaf_layers(model) if not isinstance(layer, inputs)]
     used = {layer.compute_dtype for layer in layers} & set(_RELATIVE_TOLERANCE)
-    if any(isinstance(layer, _PARTLY_FLOAT32) for layer in layers):
+    if any(isinstance(layer, _PARTLY_FLOAT32) or _interpolates(layer) for layer in layers):
         used.add("float32")
     return max((_RELATIVE_TOLERANCE[dtype] for dtype in used), default=1e-5)
+
+
+def _interpolates(layer: Any) -> bool:
+    return getattr(layer, "interpolation", "nearest") != "nearest"
 
 
 def is_blurred(model: keras.Model, difference: float) -> bool:
