@@ -26,7 +26,7 @@ _PARTLY_FLOAT32 = (
 )
 # Rounding may blur a difference by so many tolerances, or by so many times what the last bit of the
 # inputs does to the outputs; a mistake by any number.
-_BLUR, _ROUNDINGS = 1e3, 10
+_BLUR, _ROUNDINGS = 1e3, 100
 _RELATIVE_TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 
 
