@@ -25,8 +25,8 @@ from keras_gss._keras import (
 )
 from keras_gss._probe import (
     in_float64,
-    is_blurred,
     max_difference,
+    may_be_rounding,
     random_inputs,
     tolerance,
     tolerance_in_float64,
@@ -85,7 +85,7 @@ def export(
     with staging(target) as staged:
         difference = _difference(model, _write(model, staged, format))
         allowed = tolerance(model)
-        if is_blurred(model, difference):
+        if may_be_rounding(model, difference):
             exact = in_float64(model)
             difference = _difference(
                 exact, _write(exact, staged.with_name(f"float64{staged.suffix}"), format)
