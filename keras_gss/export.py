@@ -29,7 +29,6 @@ from keras_gss._probe import (
     may_be_rounding,
     random_inputs,
     tolerance,
-    tolerance_in_float64,
 )
 
 FORMATS = ("tf_saved_model", "keras")
@@ -90,7 +89,6 @@ def export(
             difference = _difference(
                 exact, _write(exact, staged.with_name(f"float64{staged.suffix}"), format)
             )
-            allowed = tolerance_in_float64(exact)
         if not difference <= allowed:
             raise RuntimeError(
                 f"The model written to '{path}' differs from '{model.name}' by {difference:.1e} of "

@@ -16,7 +16,6 @@ from keras_gss._probe import (
     may_be_rounding,
     random_inputs,
     tolerance,
-    tolerance_in_float64,
 )
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
@@ -284,7 +283,6 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
     decisive = difference
     if may_be_rounding(model, difference):
         exact = in_float64(model)
-        allowed = tolerance_in_float64(exact)
         decisive = _difference(exact, in_float64(small), narrowed, allowed)
     if decisive is None or not decisive <= allowed:
         raise RuntimeError(
