@@ -192,3 +192,15 @@ def test_units_tie_transitively_and_fix_for_the_first_reason():
     mask, reasons = units.fixed()
     assert mask[a].tolist() == [False, True, False]
     assert reasons[a[1]] == "first"
+
+
+def test_units_tied_to_what_is_fixed_are_fixed_on_either_side():
+    from keras_gss.graph.units import FIXED, Units
+
+    units = Units()
+    a, b = units.fresh(2), units.fresh(2)
+    units.tie(np.array([FIXED, a[1]]), a, "left")
+    units.tie(b, np.array([b[0], FIXED]), "right")
+    mask, reasons = units.fixed()
+    assert mask[a].tolist() == [True, False] and mask[b].tolist() == [False, True]
+    assert (reasons[a[0]], reasons[b[1]]) == ("left", "right")

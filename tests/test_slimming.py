@@ -104,6 +104,16 @@ def test_shared_layer_folds_only_what_all_its_calls_bring():
     np.testing.assert_array_equal(read(small.get_layer("shared").bias), [15.0])
 
 
+@pytest.mark.parametrize(("sizes", "left"), [((4, 6), 2), ((4, 5), 3), ((5, 4), 3)])
+def test_a_shared_layer_folds_only_what_no_call_pads(sizes, left):
+    ends = [keras.Input((size, 2)) for size in sizes]
+    first = layers.Conv1D(3, 1, name="first")
+    shared = layers.Conv1D(2, 2, strides=2, padding="same")
+    model = keras.Model(ends, [shared(first(end)) for end in ends])
+    kill(first, 1, 0.5)
+    assert gss.slim(model).get_layer("first").filters == left
+
+
 def test_batch_normalisation_with_zero_scale_is_a_constant():
     model = keras.Sequential(
         [keras.Input((2,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(1)]
