@@ -155,7 +155,7 @@ BUGS = [
     ("a layer is cut to zero width", LIVENESS,
      "        if not kept[roots[labels]].any():\n", "        if False:\n", T_SLIM),
     ("no fixpoint: need spreads once", LIVENESS, "                changed = True\n",
-     "                pass\n", "tests/test_slimming.py tests/test_graph_recurrent.py"),
+     "                pass\n", T_RNN),
     ("constants are dropped, not folded", SLIMMING, "        if not folded.any():\n",
      "        if True:\n", T_SLIM),
     ("constants are subtracted", SLIMMING, "values[id(edge.bias)] + folded",
