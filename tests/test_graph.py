@@ -24,6 +24,7 @@ def test_chain():
     source, _ = gss.find_groups(model, inputs=True)
     assert (source.kind, source.removable, source.incoming) == ("input", False, ())
     assert slices(source.outgoing) == [("a", 0, [0, 1])]
+    assert len({source, *source.outgoing, *group.incoming}) == 3  # each is itself alone
 
 
 def test_a_flattened_channel_owns_all_its_rows():
@@ -50,6 +51,13 @@ def test_channels_first_flatten_orders_rows_alike():
     )
     (group,) = gss.find_groups(model)
     assert slices(group.outgoing) == [("d", 0, [0, 1, 0, 1, 0, 1])]
+
+
+def test_inputs_of_a_million_numbers_have_a_unit_per_channel():
+    small, large = ((rows, 2) for rows in (2**19, 2**19 + 1))
+    for shape, size in ((small, 2**20), (large, 2)):
+        flat = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(1)])
+        assert [group.size for group in gss.find_groups(flat, inputs=True)] == [size]
 
 
 def test_residual_addition_is_one_group_and_concatenation_two():
@@ -120,7 +128,9 @@ def test_summary_tells_what_a_neuron_costs():
     # 18 weights and a bias, four numbers of the normalisation, four rows of five
     assert groups[0].parameters == 18 + 1 + 4 + 4 * 5
     assert groups[0].macs == 18 * 4 + 4 * 5
-    assert groups.summary().splitlines()[2].split()[:4] == ["a", "3", "43", "92"]
+    head, line, row, *_ = groups.summary().splitlines()
+    assert row.split()[:4] == ["a", "3", "43", "92"]
+    assert line == "-" * len(head)
 
 
 def test_the_slope_of_a_single_neuron_is_its_own():

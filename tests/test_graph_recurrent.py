@@ -209,6 +209,8 @@ def test_a_silent_unit_speaks_if_its_first_state_does(tmp_path):
         zero(weight, -1, [1])
     assert check_slim(model, tmp_path)[1] == {"start": 4}
     zero(model.get_layer("start").kernel, 1, [1])
+    model.get_layer("start").bias.assign([0.5] * 4)
+    assert check_slim(model, tmp_path)[1] == {"start": 4}
     zero(model.get_layer("start").bias, 0, [1])
     assert check_slim(model, tmp_path)[1] == {"start": 3}
 

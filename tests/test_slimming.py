@@ -307,6 +307,19 @@ def test_layers_and_models_shared_by_tensors_of_two_sizes_are_cut():
     same_after(model, small)
 
 
+def test_an_input_of_integers_is_not_narrowed_with_the_others():
+    ids, numbers = keras.Input((3,), dtype="int32"), keras.Input((4,))
+    table = layers.Flatten()(layers.Embedding(5, 2)(ids))
+    out = layers.Dense(1, name="out")
+    model = keras.Model([ids, numbers], out(layers.Concatenate()([table, numbers])))
+    kernel = np.ones((10, 1))
+    kernel[7] = 0.0
+    put(out, kernel, np.zeros(1))
+    small, report = gss.slim(model, inputs="narrow", return_report=True)
+    assert [tuple(x.shape) for x in small.inputs] == [(None, 3), (None, 3)]
+    assert [each.tolist() for each in report.selected.values()] == [[0, 1, 2], [0, 2, 3]]
+
+
 def test_several_inputs_narrow_each_its_own_way():
     left, right = keras.Input((3,), name="left"), keras.Input((2,), name="right")
     out = layers.Dense(1)
