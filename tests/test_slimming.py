@@ -261,6 +261,18 @@ def test_parts_joined_along_space_lose_a_channel_together():
     same_after(model, small)
 
 
+def test_parts_joined_along_an_axis_of_unknown_length_lose_a_channel_together():
+    x = keras.Input((None, 2))
+    parts = [layers.Conv1D(3, 1, name=name) for name in ("a", "b")]
+    y = layers.Concatenate(axis=1)([part(x) for part in parts])
+    model = keras.Model(x, layers.Conv1D(2, 1)(y))
+    for neuron, biases, left in ((0, (0.5, 0.4), 3), (1, (0.5, 0.5), 2)):
+        for part, bias in zip(parts, biases, strict=True):
+            kill(part, neuron, bias)
+        small = gss.slim(model)
+        assert [small.get_layer(name).filters for name in ("a", "b")] == [left, left]
+
+
 def test_what_an_earlier_cut_left_of_a_reshape_is_cut_no_further():
     model = keras.Sequential(
         [

@@ -1,7 +1,7 @@
 """Mutates `keras_gss.graph` and `keras_gss.slimming`, and counts the mutants that a test kills.
 
 python tests/mutants                 # a sample of 300, hours; goes on where it was stopped
-python tests/mutants --survivors     # those that no test killed so far, once more
+python tests/mutants --again TEST    # those that survived, against this new test alone
 python tests/mutants --list 20       # what would be run
 
 The operators are cosmic-ray's (`pip install -e ".[test,mutation]"`). A mutant meets the tests that
@@ -13,6 +13,7 @@ import argparse
 import ast
 import json
 import random
+import signal
 import sys
 import time
 import warnings
@@ -123,9 +124,9 @@ def sample(count: int, seed: int) -> list[Mutant]:
 class Tests:
     """Which tests run which lines, and how long each test takes."""
 
-    def __init__(self, folder: Path, files: list[str]):
+    def __init__(self, folder: Path):
         durations = folder / "durations.json"
-        arguments = ["-q", "--cov", "--cov-context=test", "--cov-report=", *files]
+        arguments = ["-q", "--cov", "--cov-context=test", "--cov-report=", *TESTS]
         code, output = run_tests(folder, arguments, (_Durations(durations),))
         if code:
             raise RuntimeError(f"The tests fail without any mutant:\n{output}")
@@ -184,29 +185,32 @@ class _Durations:
 
 
 class _Chosen:
-    """A pytest plugin that runs some tests only, in their order."""
+    """A pytest plugin that runs some tests only, with one or all parameters, in their order."""
 
     def __init__(self, tests: list[str]):
-        self.place = {test: k for k, test in enumerate(tests)}
+        self.tests = tests
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        chosen = [item for item in items if item.nodeid in self.place]
-        items[:] = sorted(chosen, key=lambda item: self.place[item.nodeid])
+        place = {test: k for k, test in enumerate(self.tests)}
+        places = {item: place.get(item.nodeid, place.get(_bare(item.nodeid))) for item in items}
+        items[:] = sorted((i for i in items if places[i] is not None), key=places.__getitem__)
 
 
-def outcome(folder: Path, text: str, module: str, tests: Tests, chosen: list[str]) -> tuple:
+def _bare(test: str) -> str:
+    return test.split("[")[0]
+
+
+def outcome(folder: Path, module: str, text: str, chosen: list[str], limit: float) -> tuple:
     """Runs tests on a mutant; returns "killed", "timeout" or "survived", and by which test."""
     with altered(folder / module, text):
         for part in (chosen[:10], chosen[10:]):  # most die at once, and a file takes time to load
-            if not part:
-                continue
-            files = sorted({test.split("::")[0] for test in part})
-            limit = 60 + 5 * sum(tests.seconds[test] for test in part)
-            code, output = run_tests(folder, ["-qx", *files], (_Chosen(part),), limit)
-            if code == -9:
-                return "timeout", f"{limit:.0f} s"
-            if code:
-                return "killed", first_failure(output) or f"pytest ends with {code}"
+            if part:
+                files = sorted({test.split("::")[0] for test in part})
+                code, output = run_tests(folder, ["-qx", *files], (_Chosen(part),), limit)
+                if code == -signal.SIGKILL:
+                    return "timeout", f"{limit:.0f} s"
+                if code and code != pytest.ExitCode.NO_TESTS_COLLECTED:
+                    return "killed", first_failure(output) or f"pytest ends with {code}"
     return "survived", f"{len(chosen)} tests"
 
 
@@ -283,13 +287,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="mutants drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--seconds", type=float, default=60, help="of tests that a mutant meets")
-    parser.add_argument("--survivors", action="store_true", help="run those that survived again")
-    parser.add_argument("--files", nargs="+", default=TESTS, help="test files to run, if not all")
+    parser.add_argument("--again", nargs="+", help="tests that those that survived are to meet")
     parser.add_argument("--list", type=int, default=0, help="print so many mutants and stop")
     options = parser.parse_args()
     drawn = sample(options.count, options.seed)
     rows = read_rows()
-    if options.survivors:
+    if options.again:
         waiting = [m for m in drawn if m.key in rows and not _settled(rows[m.key])]
     else:
         waiting = [mutant for mutant in drawn if mutant.key not in rows]
@@ -298,7 +301,7 @@ def main() -> None:
     if options.list:
         return
     with copied() as folder:
-        tests = Tests(folder, options.files) if waiting else None
+        tests = None if options.again or not waiting else Tests(folder)
         sys.dont_write_bytecode = True  # it is told from its source by second and size alone
         for mutant in waiting:
             started = time.perf_counter()
@@ -306,13 +309,15 @@ def main() -> None:
             before, after = changed((ROOT / mutant.module).read_text(), text)
             row = {**asdict(mutant), "before": before, "after": after}
             # What is said to change nothing has to survive a few tests only.
-            chosen = tests.of(mutant, options.seconds)[: 10 if _reason(row) else None]
-            state, by = outcome(folder, text, mutant.module, tests, chosen)
+            chosen = options.again or tests.of(mutant, options.seconds)
+            chosen = chosen[: 10 if _reason(row) else None]
+            state, by = outcome(folder, mutant.module, text, chosen, 60 + 5 * options.seconds)
             took = round(time.perf_counter() - started, 1)
             row |= {"outcome": state, "by": by, "seconds": took}
-            with ROWS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows[mutant.key] = row
+            if state != "survived" or not options.again:
+                with ROWS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                rows[mutant.key] = row
             done = [rows[each.key] for each in drawn if each.key in rows]
             print(len(done), state, by, took, _shown(row), flush=True)
             write(done, options.count, options.seed, options.seconds)

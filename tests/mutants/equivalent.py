@@ -6,6 +6,7 @@ _STRICT = "both have one length; `strict` guards against mistakes in the library
 _BOOLS = "for booleans this is `and` or `or`"
 _SMALL = "CPython has one object for each small integer"
 _ONE = "the call has one output"
+_MODULO = "axes count modulo the rank, which is 1"
 
 EQUIVALENT = {
     (f"keras_gss/{module}", before, after): why
@@ -99,6 +100,24 @@ EQUIVALENT = {
             "@dataclass(frozen=True, eq=False)",
             "@dataclass(frozen=False, eq=False)",
             "nothing in the library assigns to it; `frozen` guards against mistakes",
+        ),
+        (
+            "graph/rules/merges.py",
+            "for signal in parts[1:]:",
+            "for signal in parts[ 0:]:",
+            "the first part is tied to itself, and has its own constants",
+        ),
+        (
+            "graph/rules/applications.py",
+            'call.declare("gamma", 0, labels)',
+            'call.declare("gamma", 1, labels)',
+            _MODULO,
+        ),
+        (
+            "graph/rules/linear.py",
+            'call.declare("bias", 0, outputs)',
+            'call.declare("bias", 1, outputs)',
+            _MODULO,
         ),
         (
             "graph/rules/merges.py",
