@@ -242,10 +242,11 @@ def same_after(model, small):
         np.testing.assert_array_equal(read(first), read(second))
 
 
-def test_parts_joined_along_space_lose_a_channel_together():
+@pytest.mark.parametrize("axis", [1, 2])
+def test_parts_joined_along_space_lose_a_channel_together(axis):
     x = keras.Input((4, 4, 2))
     a, b = layers.Conv2D(3, 1, name="a"), layers.Conv2D(3, 1, name="b")
-    y = layers.Flatten()(layers.Concatenate(axis=1)([a(x), b(x)]))
+    y = layers.Flatten()(layers.Concatenate(axis=axis)([a(x), b(x)]))
     model = keras.Model(x, layers.Dense(2)(y))
     kill(a, 0, 0.5)  # channel 0 of 'b' lives
     kill(a, 1, 0.5)
@@ -289,6 +290,13 @@ def test_what_an_earlier_cut_left_of_a_reshape_is_cut_no_further():
     assert small.layers[0].units == 3
     assert small.layers[1].target_shape == (3, 1)
     same_after(model, small)
+
+
+def test_a_reshape_to_one_channel_ties_what_it_splits():
+    reshaped = [layers.Reshape((2, 1)), layers.Flatten(), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2), *reshaped])
+    kill(model.layers[0], 1, 1.0)
+    assert gss.slim(model).layers[0].units == 2
 
 
 def test_same_padding_of_an_unknown_size_may_pad():

@@ -120,6 +120,24 @@ EQUIVALENT = {
             _MODULO,
         ),
         (
+            "graph/rules/recurrent.py",
+            "count = (len(call.shapes) - (1 if layer.merge_mode else 2)) // 2",
+            "count = (len(call.shapes) - (1 if layer.merge_mode else 1)) // 2",
+            "without a merge the number of outputs is even, and the half is rounded down",
+        ),
+        (
+            "graph/rules/linear.py",
+            'call.declare("kernel", -2, members[0], "outgoing")',
+            'call.declare("kernel", -2, members[ 1], "outgoing")',
+            "the channels of all groups are tied",
+        ),
+        (
+            "graph/rules/spatial.py",
+            'fill = [*call.args[1:], call.kwargs.get("constant_values")][0]',
+            'fill = [*call.args[ 2:], call.kwargs.get("constant_values")][0]',
+            "`ops.pad` of this Keras gives the constant by name",
+        ),
+        (
             "graph/rules/merges.py",
             "rank = len(call.shapes[0])",
             "rank = len(call.shapes[ -1])",
