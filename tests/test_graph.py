@@ -164,6 +164,13 @@ def test_reasons_say_what_to_do(kind, reason):
     assert reason in skipped["odd"] and reason in skipped["a"]
 
 
+def test_a_layer_is_whole_whose_own_activation_couples_its_channels():
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(1)(layers.Dense(3, "softmax", name="a")(x)))
+    (group,) = gss.find_groups(model)
+    assert group.reason.startswith("is made by 'a', which applies the activation 'softmax'")
+
+
 def test_a_weight_that_two_layers_hold_is_left_whole():
     x = keras.Input((3,))
     a, b = layers.Dense(3, name="a"), layers.Dense(3, name="b")

@@ -88,6 +88,15 @@ def test_input_that_is_no_rectangle_is_refused_by_name():
         gss.slim(model, inputs="narrow")
 
 
+@pytest.mark.parametrize(("inputs", "shape"), [("narrow", (None, 3)), ("select", (None, 2, 2, 1))])
+def test_input_that_is_no_rectangle_is_narrowed_to_a_list(inputs, shape):
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
+    put(model.layers[-1], [[1.0, 2], [0, 0], [3, 4], [5, 6]], np.zeros(2))
+    small, report = gss.slim(model, inputs=inputs, return_report=True)
+    assert small.input_shape == shape
+    assert [flat.tolist() for flat in report.selected.values()] == [[0, 2, 3]]
+
+
 def test_shared_layer_folds_only_what_all_its_calls_bring():
     left, right = keras.Input((2,)), keras.Input((2,))
     a, b = layers.Dense(2, name="a"), layers.Dense(2, name="b")
