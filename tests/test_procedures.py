@@ -13,7 +13,7 @@ import keras_gss as gss
 from keras_gss import datasets, report, zoo
 from keras_gss._keras import Callback, track_state
 from keras_gss._probe import random_inputs
-
+from keras_gss.compress.phases import choose_speed
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -383,6 +383,15 @@ def test_posteriors_have_the_deviation_asked_for_and_draw_to_the_priors():
     deviation.assign(np.full((300, 2), np.log(0.6)))
     divergence = 0.5 * 600 * (np.log(0.3 / 0.6) + 0.6**2 / (2 * 0.3**2) - 0.5)
     assert float(sum(trained.losses)) == pytest.approx(divergence, rel=1e-4)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="on JAX the choice is Keras' own")
+def test_noise_keeps_a_dense_net_from_xla():
+    for procedure in (gss.Spred(0.1), gss.BayesL1Trim(0.1, h=1)):
+        model = procedure.begin(small_model())
+        dense = choose_speed(small_model(), 10).jit_compile
+        assert choose_speed(model, 10).jit_compile is (dense and type(procedure) is gss.Spred)
+        assert choose_speed(procedure.end(model), 10) == choose_speed(small_model(), 10)
 
 
 # What can be reparametrised

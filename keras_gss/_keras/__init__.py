@@ -35,6 +35,7 @@ from keras_gss._keras.regularizers import (
 from keras_gss._keras.state import (
     add_loss,
     forget_functions,
+    has_noise,
     in_symbolic_scope,
     in_training,
     remove_loss,
@@ -76,6 +77,7 @@ __all__ = [
     "every_layer",
     "forget_functions",
     "graph_of",
+    "has_noise",
     "in_symbolic_scope",
     "in_training",
     "input_structure",

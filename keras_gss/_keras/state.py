@@ -59,6 +59,12 @@ def track_noise(model: Any, seed: int) -> keras.random.SeedGenerator:
     return generator
 
 
+def has_noise(model: Any) -> bool:
+    """Tells whether a model, apart from its layers, holds a source of random numbers."""
+    sources = getattr(model, "_seed_generators", ())
+    return any(isinstance(each, keras.random.SeedGenerator) for each in sources)
+
+
 def untrack_noise(model: Any, generator: keras.random.SeedGenerator) -> None:
     """Takes back one `track_noise`."""
     model._seed_generators[:] = [each for each in model._seed_generators if each is not generator]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_flag, check_integer
-from keras_gss._keras import Callback, is_tf_keras, leaf_layers, library_of, to_numpy
+from keras_gss._keras import Callback, has_noise, is_tf_keras, leaf_layers, library_of, to_numpy
 from keras_gss._probe import random_inputs
 from keras_gss.compress.data import Data, batches, size_of
 from keras_gss.compress.optimizers import adam_l2
@@ -197,7 +197,9 @@ def choose_speed(
 def _is_dense(model: keras.Model) -> bool:
     layers = [layer for _, layer in leaf_layers(model)]
     slow = any(isinstance(layer, library_of(layer).layers.RNN) or _draws(layer) for layer in layers)
-    return not slow and all(len(variable.shape) <= 2 for variable in model.weights)
+    if slow or has_noise(model):
+        return False
+    return all(len(variable.shape) <= 2 for variable in model.weights)
 
 
 def _draws(layer: Any) -> bool:

@@ -215,11 +215,17 @@ def compress(
     if epochs and procedure is not None:
         procedure.end(procedure.begin(rebuild(model)))  # it raises now, or not at all
     steps = size_of(train) // settings["batch_size"]
+    speed_of = functools.partial(
+        choose_speed,
+        steps=steps,
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
     trainer = Trainer(
         train=train,
         validation=validation,
         batch_size=settings["batch_size"],
-        speed=choose_speed(model, steps, jit_compile, steps_per_execution),
+        speed=speed_of(model),
         run=RunDirectory(directory, settings),
         say=functools.partial(print, flush=True) if verbose else lambda line: None,
     )
@@ -240,7 +246,8 @@ def compress(
         trained = method.begin(trained)
         callbacks = [*method.callbacks(), *callbacks]
         training = phase("train", epochs, seed=(seed, 1))
-        history = history + trainer.fit(trained, training, callbacks, state=method.state())
+        own = replace(trainer, speed=speed_of(trained))  # noise on kernels is slow under XLA
+        history = history + own.fit(trained, training, callbacks, state=method.state())
         trained = method.end(trained)
     trained = _without_penalties(trained)
     trainer.run.save_model("trained.keras", trained)
