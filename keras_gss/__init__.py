@@ -7,6 +7,7 @@ from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
 from keras_gss.loading import load_model
+from keras_gss.procedures import ADMM, BayesL1Trim, GroupGReg, GroupPruner, Procedure, Spred
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
     AbsoluteThreshold,
@@ -47,6 +48,7 @@ from keras_gss.slimming import slim
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADMM",
     "CGES",
     "GSS121",
     "GSS212",
@@ -54,6 +56,7 @@ __all__ = [
     "SHSQGL12",
     "AbsoluteThreshold",
     "AccuracyDrop",
+    "BayesL1Trim",
     "ConstantFactor",
     "CrossLayer",
     "CrossLayerRegularizer",
@@ -62,9 +65,11 @@ __all__ = [
     "ExclusiveLasso",
     "GSSElement",
     "GSSStructure",
+    "GroupGReg",
     "GroupHoyerSquare",
     "GroupL1Trim",
     "GroupLasso",
+    "GroupPruner",
     "GroupSparsity",
     "Hoyer",
     "HoyerSquare",
@@ -75,8 +80,10 @@ __all__ = [
     "NeuronGroups",
     "ParamsBudget",
     "Penalty",
+    "Procedure",
     "RegularizerSum",
     "SparseGroupLasso",
+    "Spred",
     "StdThreshold",
     "TransformedL1",
     "WarmUpFactor",

@@ -35,9 +35,13 @@ from keras_gss._keras.regularizers import (
 from keras_gss._keras.state import (
     add_loss,
     forget_functions,
+    has_noise,
     in_symbolic_scope,
+    in_training,
     remove_loss,
+    track_noise,
     track_state,
+    untrack_noise,
     untrack_state,
 )
 from keras_gss._keras.walk import (
@@ -73,7 +77,9 @@ __all__ = [
     "every_layer",
     "forget_functions",
     "graph_of",
+    "has_noise",
     "in_symbolic_scope",
+    "in_training",
     "input_structure",
     "is_graph",
     "is_layer",
@@ -101,7 +107,9 @@ __all__ = [
     "tensorflow_function",
     "tf_keras_if_imported",
     "to_numpy",
+    "track_noise",
     "track_state",
+    "untrack_noise",
     "untrack_state",
     "unwrapped",
     "without_wrappers",
