@@ -42,11 +42,13 @@ class Piece:
             neuron's in- and outgoing weights.
         values: the weights whose spread may set the limit.
         parts: what is zeroed with the members.
+        group: the neurons' group; None for the weights of a tensor.
     """
 
     strengths: np.ndarray
     values: np.ndarray
     parts: tuple[Part, ...]
+    group: NeuronGroup | None = None
 
     def revive(self, keep: np.ndarray, variable: Any, position: tuple[int, ...]) -> None:
         """Marks in `keep` the members that own the entry at `position` of `variable`."""
@@ -153,7 +155,8 @@ def _neurons(
         parts = tuple(Part(s.weight, s.axis, s.index) for s in (*own, *along))
         owned = [_owned(s, values) for s in own]
         strengths = _root_mean_squares(owned, group.size)
-        pieces.append(Piece(strengths, np.concatenate([rows.ravel() for _, rows in owned]), parts))
+        spread = np.concatenate([rows.ravel() for _, rows in owned])
+        pieces.append(Piece(strengths, spread, parts, group))
     return pieces, left
 
 
