@@ -7,6 +7,7 @@ from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
 from keras_gss.loading import load_model
+from keras_gss.procedures import Procedure
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
     AbsoluteThreshold,
@@ -75,6 +76,7 @@ __all__ = [
     "NeuronGroups",
     "ParamsBudget",
     "Penalty",
+    "Procedure",
     "RegularizerSum",
     "SparseGroupLasso",
     "StdThreshold",

@@ -70,6 +70,7 @@ class Trainer:
         phase: Phase,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         test: Data | None = None,
+        state: Sequence[Any] = (),
     ) -> list[dict[str, Any]]:
         """Trains `model` in place to the end of the phase, from its saved state if there is one.
 
@@ -78,6 +79,7 @@ class Trainer:
             phase: the phase.
             callbacks: come before those of this function, so that they may add to the logs.
             test: evaluated after every epoch for the history and nothing else.
+            state: further variables to save with the model's and to restore.
 
         Returns:
             The history, one dict per epoch.
@@ -85,16 +87,17 @@ class Trainer:
         Raises:
             RuntimeError: the loss is no longer finite.
         """
-        state = self.run.load(phase.name)
-        history = [] if state is None else state.meta["history"]
+        saved = self.run.load(phase.name)
+        history = [] if saved is None else saved.meta["history"]
+        variables = list({id(v): v for v in [*model.variables, *state]}.values())
         if len(history) >= phase.epochs:
-            if state is not None:
-                assign(model.variables, state.arrays["model"])
+            if saved is not None:
+                assign(variables, saved.arrays["model"])
             return history
-        if state is None:
-            seed_noise(model, phase.seed)
+        if saved is None:
+            seed_noise(model, phase.seed, state)
         self.compile(model, phase)
-        checkpoint = _Checkpoint(self, phase, history, state, list(model.variables))
+        checkpoint = _Checkpoint(self, phase, history, saved, variables)
         model.fit(
             batches(self.train, self.batch_size, phase.seed, len(history), phase.epochs),
             epochs=phase.epochs,
@@ -137,9 +140,15 @@ def evaluate(model: keras.Model, data: Data) -> dict[str, float]:
     return {key: float(value) for key, value in logs.items()}
 
 
-def seed_noise(model: keras.Model, seed: tuple[int, ...]) -> None:
-    """Sets the state of dropout and its like, which every copy of a model begins elsewhere."""
-    known = {id(variable) for variable in model.weights}
+def seed_noise(model: keras.Model, seed: tuple[int, ...], others: Sequence[Any] = ()) -> None:
+    """Sets the state of dropout and its like, which every copy of a model begins elsewhere.
+
+    Args:
+        model: the model.
+        seed: what decides it.
+        others: variables that the model holds beside its weights for another purpose.
+    """
+    known = {id(variable) for variable in [*model.weights, *others]}
     states = [variable for variable in model.variables if id(variable) not in known]
     drawn = np.random.default_rng(seed).integers(2**31, size=len(states))
     for state, value in zip(states, drawn, strict=True):
@@ -225,7 +234,7 @@ class _Test(Callback):
 class _Checkpoint(Callback):
     """Restores a phase's state when training begins, saves it after every epoch and says so.
 
-    The state holds the model's variables, and apart from them what exists only while the phase
+    The state holds the variables given, and apart from them what exists only while the phase
     runs: the optimizer's variables and those of a bound penalty.
     """
 

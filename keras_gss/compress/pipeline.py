@@ -37,6 +37,7 @@ from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, settle
 from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
+from keras_gss.procedures.base import Procedure
 from keras_gss.pruning import prune
 from keras_gss.pruning.thresholds import GRANULARITIES
 from keras_gss.regularizers import CrossLayerRegularizer
@@ -98,6 +99,7 @@ def compress(
     *,
     target: Any,
     regularizer: keras.Regularizer | None = None,
+    procedure: Procedure | None = None,
     granularity: Literal["element", "neuron"] = "neuron",
     inputs: Literal["keep", "narrow", "select"] = "keep",
     pretrain_epochs: int = 0,
@@ -116,7 +118,7 @@ def compress(
 ) -> Result:
     """Makes a classifier smaller: three phases of training, then a cut that changes nothing.
 
-    1. Training under the penalty, after a pretraining without it if asked for.
+    1. Training under the penalty or by the procedure, after a pretraining without if asked for.
     2. A threshold, fixed or chosen on `validation` for the target.
     3. Finetuning with the zeros fixed.
 
@@ -135,10 +137,12 @@ def compress(
         target: an `AccuracyDrop`, or a threshold: `StdThreshold`, `AbsoluteThreshold`,
             `MacsBudget`, `ParamsBudget`.
         regularizer: a penalty, as for `attach`; None for those that the layers declare.
+        procedure: a method that is more than a penalty, such as `Spred(1e-5)`; a penalty may be
+            given with it, if it says so, or not.
         granularity: "neuron" zeroes whole neurons, "element" single weights.
         inputs: what `slim` does with input features that nothing reads.
         pretrain_epochs: epochs without penalty before everything else.
-        epochs: epochs under the penalty.
+        epochs: epochs under the penalty or by the procedure.
         finetune_epochs: epochs with the zeros fixed.
         batch_size: samples per step; at most as many as there are.
         learning_rate: Adam's.
@@ -178,6 +182,8 @@ def compress(
     check_model(model, "compress")
     model = without_wrappers(model)
     regularizer = None if regularizer is None else as_cross_layer(regularizer)
+    penalised = regularizer is not None or bool(_declared(model))
+    _check_procedure(procedure, penalised)
     train = check_data("train", train, model)
     validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
@@ -188,6 +194,7 @@ def compress(
         "validation": checksum(validation),
         "target": repr(target),
         "regularizer": None if regularizer is None else keras.regularizers.serialize(regularizer),
+        "procedure": None if procedure is None else _described(procedure),
         "granularity": check_choice("granularity", granularity, GRANULARITIES),
         "inputs": check_choice("inputs", inputs, ("keep", "narrow", "select")),
         "pretrain_epochs": check_integer("pretrain_epochs", pretrain_epochs),
@@ -203,7 +210,7 @@ def compress(
     check_flag("verbose", verbose)
     if distillation:
         train, validation = one_hot(train, model), one_hot(validation, model)
-    if epochs:
+    if epochs and (penalised or procedure is None):
         _penalty_of(model, regularizer)
     steps = size_of(train) // settings["batch_size"]
     trainer = Trainer(
@@ -223,9 +230,16 @@ def compress(
     trained = rebuild(model)
     copy_values(start, trained)
     if epochs:
-        _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
-        callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
-        history = history + trainer.fit(trained, phase("train", epochs, seed=(seed, 1)), callbacks)
+        method = Procedure() if procedure is None else procedure
+        callbacks: list[Any] = []
+        if penalised:
+            _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
+            callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
+        trained = method.begin(trained)
+        callbacks = [*method.callbacks(), *callbacks]
+        training = phase("train", epochs, seed=(seed, 1))
+        history = history + trainer.fit(trained, training, callbacks, state=method.state())
+        trained = method.end(trained)
     trained = _without_penalties(trained)
     trainer.run.save_model("trained.keras", trained)
     accuracies = {
@@ -239,13 +253,14 @@ def compress(
         finetuner = replace(trainer, train=soften(train, dense, distillation))
 
     finetune = plain("finetune", finetune_epochs, seed=(seed, 2))
+    methods: tuple[Any, ...] = (regularizer, procedure, *_declared(model))
     threshold, search = settle(
         target,
         finetuner,
         trained,
         dense_accuracy=accuracies["dense"],
         granularity=granularity,
-        inputs=_penalises_inputs(model, regularizer),
+        inputs=any(each is not None and each.inputs for each in methods),
         finetune=finetune,
     )
     pruned = prune(trained, threshold, granularity=granularity)
@@ -306,9 +321,28 @@ def _without_penalties(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _penalises_inputs(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> bool:
-    declared = [declared_part(own) for _, own in regularizers_of(model)]
-    return any(each is not None and each.inputs for each in [regularizer, *declared])
+def _check_procedure(procedure: Any, penalised: bool) -> None:
+    if procedure is None:
+        return
+    if not isinstance(procedure, Procedure):
+        raise TypeError(
+            f"`procedure` must be a Procedure such as Spred(1e-5), or None. Received: "
+            f"procedure={procedure!r}"
+        )
+    if penalised and not procedure.takes_penalty:
+        raise ValueError(
+            f"{procedure!r} brings a penalty of its own on weights that it replaces: it cannot be "
+            "given with a `regularizer`, or to a model whose layers declare one."
+        )
+
+
+def _described(procedure: Procedure) -> dict[str, Any]:
+    return {"class_name": type(procedure).__name__, "config": procedure.get_config()}
+
+
+def _declared(model: keras.Model) -> list[CrossLayerRegularizer]:
+    parts = (declared_part(own) for _, own in regularizers_of(model))
+    return [part for part in parts if part is not None]
 
 
 def _penalty_of(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> float:
