@@ -28,14 +28,17 @@ def gradients(
     Raises:
         ValueError: the backend is neither TensorFlow nor JAX.
     """
-    copy = rebuild(model)
-    copy.trainable = True
+    copy = rebuild(model, _trainable)
     known = {id(variable) for variable in copy.weights}
-    for noise in (v for v in getattr(copy, "variables", ()) if id(v) not in known):
-        noise.assign(keras.ops.zeros_like(noise))
+    for noise in (v for v in copy.variables if id(v) not in known):
+        noise.assign(np.zeros(noise.shape, "uint32"))  # dropout draws the same each time
     found = _gradients(copy, loss, x, y)
     pairs = zip(model.weights, copy.weights, strict=True)
     return {id(old): found[id(new)] for old, new in pairs if id(new) in found}
+
+
+def _trainable(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "trainable": True} if "trainable" in config else config
 
 
 def _gradients(model: Any, loss: Callable, x: Any, y: np.ndarray) -> dict[int, np.ndarray]:

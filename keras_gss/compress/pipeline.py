@@ -30,8 +30,9 @@ from keras_gss._keras import (
     to_numpy,
     without_wrappers,
 )
+from keras_gss._samples import checksum
 from keras_gss.callbacks import GroupSparsity
-from keras_gss.compress.data import Data, check_data, checksum, size_of
+from keras_gss.compress.data import Data, check_data, size_of
 from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, settle

@@ -224,4 +224,3 @@ class ParamsBudget(Budget):
     def cost(self, count: Any) -> int:
         """Returns the non-zero parameters of a `Count`."""
         return count.nonzero_parameters
-

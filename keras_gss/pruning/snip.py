@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_gss._checks import check_arrays
 from keras_gss._keras import gradients
 from keras_gss._losses import loss_for
+from keras_gss._samples import check_arrays, checksum
 from keras_gss.graph import NeuronGroup
 from keras_gss.pruning.pieces import Survey
 from keras_gss.pruning.rankings import Ranking
@@ -47,11 +46,7 @@ class SNIP(Ranking):
         super().__post_init__()
         object.__setattr__(self, "x", check_arrays("x", self.x))
         object.__setattr__(self, "y", check_arrays("y", self.y))
-        sizes = {len(each) for each in keras.tree.flatten((self.x, self.y))}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"`x` and `y` must have as many samples. Received: {sorted(sizes)} samples"
-            )
+        check_arrays("x, y", (self.x, self.y))
 
     def scores(self, found: Survey) -> list[np.ndarray]:
         """Returns the sensitivities of the loss."""
@@ -68,7 +63,7 @@ class SNIP(Ranking):
         ]
 
     def _said(self, name: str) -> str:
-        return described(getattr(self, name)) if name in ("x", "y") else super()._said(name)
+        return f"<{checksum(getattr(self, name))}>" if name in "xy" else super()._said(name)
 
 
 def sums_of_neurons(group: NeuronGroup, values: dict[int, np.ndarray]) -> np.ndarray:
@@ -80,8 +75,3 @@ def sums_of_neurons(group: NeuronGroup, values: dict[int, np.ndarray]) -> np.nda
         owned = piece.index >= 0
         total += np.bincount(piece.index[owned], along[owned], minlength=group.size)
     return total
-
-
-def described(data: Any) -> str:
-    """Returns a short text that two different structures of arrays do not share."""
-    return f"<{checksum(data)}>"
