@@ -7,7 +7,7 @@ from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
 from keras_gss.loading import load_model
-from keras_gss.procedures import Procedure
+from keras_gss.procedures import ADMM, BayesL1Trim, GroupGReg, GroupPruner, Procedure, Spred
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
     PFP,
@@ -53,6 +53,7 @@ from keras_gss.slimming import slim
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADMM",
     "CGES",
     "GSS121",
     "GSS212",
@@ -62,6 +63,7 @@ __all__ = [
     "SNIP",
     "AbsoluteThreshold",
     "AccuracyDrop",
+    "BayesL1Trim",
     "ConstantFactor",
     "CrossLayer",
     "CrossLayerRegularizer",
@@ -70,9 +72,11 @@ __all__ = [
     "ExclusiveLasso",
     "GSSElement",
     "GSSStructure",
+    "GroupGReg",
     "GroupHoyerSquare",
     "GroupL1Trim",
     "GroupLasso",
+    "GroupPruner",
     "GroupSparsity",
     "Hoyer",
     "HoyerSquare",
@@ -89,6 +93,7 @@ __all__ = [
     "Ranking",
     "RegularizerSum",
     "SparseGroupLasso",
+    "Spred",
     "StdThreshold",
     "TransformedL1",
     "WarmUpFactor",

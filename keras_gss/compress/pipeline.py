@@ -259,6 +259,7 @@ def compress(
         target,
         finetuner,
         trained,
+        dense=model,
         dense_accuracy=accuracies["dense"],
         granularity=granularity,
         inputs=any(each is not None and each.inputs for each in methods),

@@ -1,8 +1,11 @@
 """What a method that is more than a penalty adds to the training phase."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
+
+from keras_gss._keras import Callback
 
 
 class Procedure:
@@ -81,3 +84,27 @@ class Procedure:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+class AfterEpoch(Callback):
+    """Calls a function of the epoch (counted from 0) after each.
+
+    Example:
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd", "mse")
+    >>> epochs = []
+    >>> history = model.fit(
+    ...     np.ones((2, 4)), np.ones((2, 2)), epochs=3, verbose=0,
+    ...     callbacks=[AfterEpoch(epochs.append)])
+    >>> epochs
+    [0, 1, 2]
+    """
+
+    def __init__(self, update: Callable[[int], None]) -> None:
+        super().__init__()
+        self._update = update
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Calls the function."""
+        self._update(epoch)
