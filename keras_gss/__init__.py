@@ -7,7 +7,16 @@ from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
 from keras_gss.loading import load_model
-from keras_gss.procedures import ADMM, BayesL1Trim, GroupGReg, GroupPruner, Procedure, Spred
+from keras_gss.procedures import (
+    ADMM,
+    BayesL1Trim,
+    GradualPruning,
+    GroupGReg,
+    GroupPruner,
+    Procedure,
+    SoftPruning,
+    Spred,
+)
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
     PFP,
@@ -72,6 +81,7 @@ __all__ = [
     "ExclusiveLasso",
     "GSSElement",
     "GSSStructure",
+    "GradualPruning",
     "GroupGReg",
     "GroupHoyerSquare",
     "GroupL1Trim",
@@ -92,6 +102,7 @@ __all__ = [
     "RandomThreshold",
     "Ranking",
     "RegularizerSum",
+    "SoftPruning",
     "SparseGroupLasso",
     "Spred",
     "StdThreshold",

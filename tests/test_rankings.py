@@ -78,6 +78,20 @@ def test_per_layer_keeps_one_share_of_every_layer():
     assert kept(unequal, model)[0].mean() > 0.7
 
 
+def test_what_is_zero_already_comes_last_and_goes():
+    model = dense_model(4, 5, 2)
+    kernel = keras.ops.convert_to_numpy(kernels(model)[0]).copy()
+    kernel[:, 1:4] = 0
+    kernels(model)[0].assign(kernel)
+    for threshold in (
+        gss.RandomThreshold(fraction=0.9),
+        gss.ParamsBudget(1, by=gss.SNIP(*batch(model))),
+    ):
+        masks = threshold.masks(model, "element")
+        np.testing.assert_array_equal(masks[id(kernels(model)[0])], kernel != 0)
+        assert masks[id(kernels(model)[1])].all() or isinstance(threshold, gss.RandomThreshold)
+
+
 def test_random_follows_its_seed_and_nothing_else():
     model = dense_model(20, 30, 2)
 
@@ -85,7 +99,7 @@ def test_random_follows_its_seed_and_nothing_else():
         return kept(gss.RandomThreshold(seed=seed, fraction=0.2).masks(model, "element"), model)
 
     first = drawn(0)
-    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    model.set_weights([np.ones_like(w) for w in model.get_weights()])
     for a, b, c in zip(first, drawn(0), drawn(1), strict=True):
         np.testing.assert_array_equal(a, b)
         assert (a != c).any()

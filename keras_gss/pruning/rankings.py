@@ -14,7 +14,8 @@ from keras_gss.pruning.thresholds import Threshold
 class Ranking(Threshold):
     """Base of the rankings: a subclass gives every weight or neuron a score, the highest stay.
 
-    How many stay is said by `fraction`, or by a budget: `MacsBudget(0.12, by=ranking)`.
+    How many stay is said by `fraction`, or by a budget: `MacsBudget(0.12, by=ranking)`. What is
+    zero already comes last and never stays: its zeros are fixed like those of the others that go.
 
     Args:
         fraction: of the weights or neurons compared, how many stay, 0 < fraction <= 1; equals of
@@ -71,8 +72,10 @@ class Ranking(Threshold):
                 "MacsBudget(0.1, by=...)."
             )
         found = self._survey(model, granularity)
-        ordered = np.sort(self._all(found))[::-1]
-        level = ordered[max(round(self.fraction * len(ordered)), 1) - 1] if len(ordered) else 0.0
+        levels, every = self._levels(found), np.sort(self._all(found))[::-1]
+        if not len(levels):
+            return self._masks(found, self._limits(found, 0.0))
+        level = max(levels[0], every[max(round(self.fraction * len(every)), 1) - 1])
         return self._masks(found, self._limits(found, level))
 
     def _survey(self, model: keras.Model, granularity: str) -> Survey:
@@ -80,8 +83,11 @@ class Ranking(Threshold):
         scores = [np.asarray(each, dtype=np.float64) for each in self.scores(found)]
         if self.per_layer:
             scores = [_ranks(each) for each in scores]
-        pairs = zip(found.pieces, scores, strict=True)
-        return replace(found, pieces=tuple(replace(p, strengths=each) for p, each in pairs))
+        pieces = [
+            replace(piece, strengths=np.where(piece.strengths > 0, each, -np.inf))
+            for piece, each in zip(found.pieces, scores, strict=True)
+        ]
+        return replace(found, pieces=tuple(pieces))
 
     def _all(self, found: Survey) -> np.ndarray:
         return np.concatenate([np.zeros(0), *(piece.strengths.ravel() for piece in found.pieces)])
@@ -90,7 +96,8 @@ class Ranking(Threshold):
     # the pieces at a level; and the threshold that a level stands for.
 
     def _levels(self, found: Survey) -> np.ndarray:
-        return np.unique(self._all(found))
+        levels = np.unique(self._all(found))
+        return levels[levels > -np.inf]
 
     def _limits(self, found: Survey, level: float) -> list[float]:
         return [level] * len(found.pieces)
