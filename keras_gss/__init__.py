@@ -1,6 +1,7 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
 from keras_gss.callbacks import GroupSparsity
+from keras_gss.comparison import compare_methods
 from keras_gss.compress import AccuracyDrop, compress
 from keras_gss.convert import to_tf_keras
 from keras_gss.count import count
@@ -110,6 +111,7 @@ __all__ = [
     "WarmUpFactor",
     "WeightSlice",
     "attach",
+    "compare_methods",
     "compress",
     "count",
     "detach",

@@ -115,7 +115,7 @@ def incoming_only(model: keras.Model, masks: Masks, inputs: bool = False) -> Mas
         for piece in own:
             others = tuple(k for k in range(len(piece.weight.shape)) if k != piece.axis)
             owned = piece.index >= 0
-            any_stays = masks[id(piece.weight)].any(axis=others)
+            any_stays = np.asarray(masks[id(piece.weight)].any(axis=others))
             np.logical_or.at(stays, piece.index[owned], any_stays[owned])
         for piece in group.incoming or group.outgoing:
             mask = Part(piece.weight, piece.axis, piece.index).spread(stays)
