@@ -25,10 +25,11 @@ from keras_gss._checks import (
 )
 from keras_gss.comparison.methods import METHODS, Method, Task
 from keras_gss.compress import Result, compress
+from keras_gss.compress.phases import DivergedError
 from keras_gss.count import count
 from keras_gss.loading import load_model
 from keras_gss.pruning import MacsBudget, ParamsBudget, StdThreshold
-from keras_gss.pruning.budgets import Budget
+from keras_gss.pruning.budgets import Budget, BudgetError
 from keras_gss.pruning.thresholds import GRANULARITIES
 
 UNITS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
@@ -160,8 +161,8 @@ def pretrain(protocol: Protocol, seed: int, directory: Path) -> Path:
 def execute(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
     """Executes one run, from where it was killed if it was, and returns its record.
 
-    A method that fails as its own errors say (a budget out of reach, a loss that is no longer
-    finite) has a record too, with an "error" instead of figures.
+    A method that cannot meet the target, or whose loss is no longer finite, has a record too, with
+    an "error" instead of figures.
     """
     method = METHODS[run.method]
     data = _dataset(protocol.dataset, protocol.validation)
@@ -197,7 +198,6 @@ def execute(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
             regularizer=recipe.regularizer,
             procedure=recipe.procedure,
             granularity=granularity,
-            inputs="narrow" if protocol.inputs else "keep",
             epochs=epochs,
             finetune_epochs=finetune_epochs,
             test=data.test if run.role == "final" else None,
@@ -205,7 +205,7 @@ def execute(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
             **_common(protocol, run.seed),
         )
         record.update(_figures(result))
-    except (ValueError, RuntimeError) as error:
+    except (BudgetError, DivergedError) as error:
         record["error"] = " ".join(str(error).split())
     shutil.rmtree(state, ignore_errors=True)
     record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -243,7 +243,8 @@ def _figures(result: Result) -> dict[str, Any]:
 
 def _common(protocol: Protocol, seed: int) -> dict[str, Any]:
     names = ("batch_size", "learning_rate", "weight_decay")
-    return {**{name: getattr(protocol, name) for name in names}, "seed": seed, "verbose": False}
+    shared = {name: getattr(protocol, name) for name in names}
+    return {**shared, "seed": seed, "timed": False, "verbose": False}
 
 
 def _initial(protocol: Protocol, seed: int) -> keras.Model:

@@ -19,6 +19,10 @@ from keras_gss.regularizers.binding import attachment_of
 EVALUATION_BATCH = 500
 
 
+class DivergedError(RuntimeError):
+    """The loss of a training is no longer finite."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """What distinguishes one phase from another.
@@ -271,7 +275,7 @@ class _Checkpoint(Callback):
         entry.update({key: float(value) for key, value in logs.items()})
         entry["seconds"] = time.perf_counter() - self._started
         if not np.isfinite(entry["loss"]):
-            raise RuntimeError(
+            raise DivergedError(
                 f"The loss is {entry['loss']} in epoch {epoch + 1} of phase '{self._phase.name}'. "
                 "The state of the epoch before is kept. Try a smaller learning rate or penalty."
             )

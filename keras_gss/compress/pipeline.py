@@ -115,6 +115,7 @@ def compress(
     seed: int = 0,
     jit_compile: bool | None = None,
     steps_per_execution: int | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Result:
     """Makes a classifier smaller: three phases of training, then a cut that changes nothing.
@@ -158,6 +159,7 @@ def compress(
         seed: integer >= 0; decides the order of the samples and what dropout drops.
         jit_compile: whether to use XLA; None to choose by what the model is made of.
         steps_per_execution: steps per call of the compiled function; None to choose.
+        timed: measure the latency for the report too, which takes about two seconds.
         verbose: print a line per epoch.
 
     Returns:
@@ -208,6 +210,7 @@ def compress(
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
+    check_flag("timed", timed)
     check_flag("verbose", verbose)
     if distillation:
         train, validation = one_hot(train, model), one_hot(validation, model)
@@ -291,7 +294,7 @@ def compress(
         model=small,
         pruned=pruned,
         trained=trained,
-        report=compare(model, small, slimming=slimming, accuracy=compared),
+        report=compare(model, small, slimming=slimming, accuracy=compared, timed=timed),
         threshold=threshold,
         search=tuple(search),
         history=tuple(history + finetuning),

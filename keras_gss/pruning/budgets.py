@@ -14,6 +14,10 @@ from keras_gss.pruning.rankings import Ranking
 from keras_gss.pruning.thresholds import StdThreshold, Threshold
 
 
+class BudgetError(ValueError):
+    """A budget cannot be met without emptying a layer."""
+
+
 @dataclass(frozen=True, repr=False)
 class Budget(Threshold):
     """Base of `MacsBudget` and `ParamsBudget`; a subclass says what is counted."""
@@ -109,7 +113,7 @@ class Budget(Threshold):
         within = [(cost, -level) for cost, level in tried if cost <= budget]
         if not within:
             least = min(tried, default=None)
-            raise ValueError(self._refusal(found, budget, whole, least, emptied))
+            raise BudgetError(self._refusal(found, budget, whole, least, emptied))
         _, level = max(within)
         return found, -level
 
