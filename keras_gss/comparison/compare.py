@@ -92,8 +92,8 @@ def compare_methods(
 
     pairs = [(name, target) for target in targets for name in names]
     with _workers(jobs, same, directory) as submit:
-        _pretrain(submit, [same.search_seed])
         tried = [run for pair in pairs for run in searches(*pair) if len(searches(*pair)) > 1]
+        _pretrain(submit, [same.search_seed] if tried else [])
         _finish(store, submit, tried, command, verbose)
         chosen = {pair: _best(store, searches(*pair)) for pair in pairs}
         _pretrain(submit, seeds)
