@@ -86,9 +86,10 @@ def remove_loss(model: Any, added: Any) -> None:
 
 
 def forget_functions(model: Any) -> None:
-    """Makes a model trace its training and test step anew: a traced one keeps the old losses."""
+    """Makes a model trace its steps anew: traced ones keep the old losses and the old kernels."""
     model.train_function = None
     model.test_function = None
+    model.predict_function = None
 
 
 def _strategy_scope(model: Any) -> AbstractContextManager[Any]:

@@ -166,8 +166,8 @@ def compress(
         The `Result`.
 
     Raises:
-        TypeError, ValueError: arguments, data or a model that cannot be worked with; a penalty
-            that finds nothing it could remove; a directory of another run.
+        TypeError, ValueError: arguments, data or a model that cannot be worked with; a penalty or
+            a procedure that finds nothing it could remove; a directory of another run.
         OSError: the directory cannot be written.
         RuntimeError: the small model computes something else.
 
@@ -216,6 +216,8 @@ def compress(
         train, validation = one_hot(train, model), one_hot(validation, model)
     if epochs and (penalised or procedure is None):
         _penalty_of(model, regularizer)
+    if epochs and procedure is not None:
+        procedure.end(procedure.begin(rebuild(model)))  # it raises now, or not at all
     steps = size_of(train) // settings["batch_size"]
     trainer = Trainer(
         train=train,
