@@ -15,9 +15,8 @@ import pytest
 
 import keras_gss as gss
 from keras_gss import datasets, zoo
-from keras_gss.comparison import METHODS, Comparison, Protocol, load_comparison
+from keras_gss.comparison import METHODS, Comparison, Protocol, load_comparison, protocol
 from keras_gss.comparison import compare as running
-from keras_gss.comparison import protocol
 from keras_gss.comparison.methods import AT_FIRST, Task
 from keras_gss.comparison.protocol import Run
 from keras_gss.comparison.store import Store, read

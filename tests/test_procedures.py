@@ -14,7 +14,6 @@ from keras_gss import datasets, report, zoo
 from keras_gss._keras import Callback, track_state
 from keras_gss._probe import random_inputs
 
-
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
