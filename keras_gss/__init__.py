@@ -1,19 +1,34 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
 from keras_gss.callbacks import GroupSparsity
+from keras_gss.comparison import compare_methods
 from keras_gss.compress import AccuracyDrop, compress
 from keras_gss.convert import to_tf_keras
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
 from keras_gss.loading import load_model
-from keras_gss.procedures import ADMM, BayesL1Trim, GroupGReg, GroupPruner, Procedure, Spred
+from keras_gss.procedures import (
+    ADMM,
+    BayesL1Trim,
+    GradualPruning,
+    GroupGReg,
+    GroupPruner,
+    Procedure,
+    SoftPruning,
+    Spred,
+)
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
+    PFP,
+    SNIP,
     AbsoluteThreshold,
     KeepZeros,
     MacsBudget,
+    MagnitudeThreshold,
     ParamsBudget,
+    RandomThreshold,
+    Ranking,
     StdThreshold,
     prune,
 )
@@ -53,7 +68,9 @@ __all__ = [
     "GSS121",
     "GSS212",
     "L1",
+    "PFP",
     "SHSQGL12",
+    "SNIP",
     "AbsoluteThreshold",
     "AccuracyDrop",
     "BayesL1Trim",
@@ -65,6 +82,7 @@ __all__ = [
     "ExclusiveLasso",
     "GSSElement",
     "GSSStructure",
+    "GradualPruning",
     "GroupGReg",
     "GroupHoyerSquare",
     "GroupL1Trim",
@@ -76,12 +94,16 @@ __all__ = [
     "KeepZeros",
     "L1Trim",
     "MacsBudget",
+    "MagnitudeThreshold",
     "NeuronGroup",
     "NeuronGroups",
     "ParamsBudget",
     "Penalty",
     "Procedure",
+    "RandomThreshold",
+    "Ranking",
     "RegularizerSum",
+    "SoftPruning",
     "SparseGroupLasso",
     "Spred",
     "StdThreshold",
@@ -89,6 +111,7 @@ __all__ = [
     "WarmUpFactor",
     "WeightSlice",
     "attach",
+    "compare_methods",
     "compress",
     "count",
     "detach",

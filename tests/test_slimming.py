@@ -349,6 +349,19 @@ def test_an_input_of_integers_is_not_narrowed_with_the_others():
     assert [each.tolist() for each in report.selected.values()] == [[0, 1, 2], [0, 2, 3]]
 
 
+def test_flattened_images_narrow_to_the_pixels_used():
+    inputs = keras.Input((3, 3, 1), name="image")
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    kernel = np.arange(18.0).reshape(9, 2)
+    kernel[[0, 4, 5]] = 0  # what is left is no rectangle
+    put(model.layers[-1], kernel, np.ones(2))
+    small = gss.slim(model, inputs="narrow")
+    assert small.input_shape == (None, 6)
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 1)).astype("float32")
+    used = x.reshape(4, 9)[:, [1, 2, 3, 6, 7, 8]]
+    np.testing.assert_allclose(read(small(used)), read(model(x)), rtol=1e-5)
+
+
 def test_several_inputs_narrow_each_its_own_way():
     left, right = keras.Input((3,), name="left"), keras.Input((2,), name="right")
     out = layers.Dense(1)

@@ -32,6 +32,7 @@ from keras_gss._keras.regularizers import (
     is_silenced,
     regularizers_of,
 )
+from keras_gss._keras.run import gradients, layer_inputs
 from keras_gss._keras.state import (
     add_loss,
     forget_functions,
@@ -76,6 +77,7 @@ __all__ = [
     "dtype_of",
     "every_layer",
     "forget_functions",
+    "gradients",
     "graph_of",
     "has_noise",
     "in_symbolic_scope",
@@ -89,6 +91,7 @@ __all__ = [
     "is_silenced",
     "is_tf_keras",
     "kinds",
+    "layer_inputs",
     "layer_view",
     "leaf_layers",
     "library_of",

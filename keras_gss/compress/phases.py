@@ -10,13 +10,17 @@ import numpy as np
 
 from keras_gss._checks import check_flag, check_integer
 from keras_gss._keras import Callback, has_noise, is_tf_keras, leaf_layers, library_of, to_numpy
-from keras_gss._probe import random_inputs
+from keras_gss._losses import loss_for
 from keras_gss.compress.data import Data, batches, size_of
 from keras_gss.compress.optimizers import adam_l2
 from keras_gss.compress.state import RunDirectory, State
 from keras_gss.regularizers.binding import attachment_of
 
 EVALUATION_BATCH = 500
+
+
+class DivergedError(RuntimeError):
+    """The loss of a training is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -216,24 +220,6 @@ def _on_cpu_tensorflow() -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
-def loss_for(model: Any, labels: np.ndarray) -> Any:
-    """Returns the cross-entropy that fits the labels' shape and what the model gives."""
-    losses = library_of(model).losses
-    one_hot = labels.ndim == len(model.outputs[0].shape)
-    kind = losses.CategoricalCrossentropy if one_hot else losses.SparseCategoricalCrossentropy
-    return kind(from_logits=not gives_probabilities(model))
-
-
-def gives_probabilities(model: Any) -> bool:
-    """Tells whether a classifier's outputs are probabilities; logits otherwise.
-
-    They are if those of a few random inputs are: a softmax can stand in a nested model, be a
-    function or come before a last reshape.
-    """
-    outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2))
-
-
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     """Gives variables their saved values."""
     for variable, value in zip(variables, values, strict=True):
@@ -291,7 +277,7 @@ class _Checkpoint(Callback):
         entry.update({key: float(value) for key, value in logs.items()})
         entry["seconds"] = time.perf_counter() - self._started
         if not np.isfinite(entry["loss"]):
-            raise RuntimeError(
+            raise DivergedError(
                 f"The loss is {entry['loss']} in epoch {epoch + 1} of phase '{self._phase.name}'. "
                 "The state of the epoch before is kept. Try a smaller learning rate or penalty."
             )

@@ -30,8 +30,9 @@ from keras_gss._keras import (
     to_numpy,
     without_wrappers,
 )
+from keras_gss._samples import checksum
 from keras_gss.callbacks import GroupSparsity
-from keras_gss.compress.data import Data, check_data, checksum, size_of
+from keras_gss.compress.data import Data, check_data, size_of
 from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, settle
@@ -114,6 +115,7 @@ def compress(
     seed: int = 0,
     jit_compile: bool | None = None,
     steps_per_execution: int | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Result:
     """Makes a classifier smaller: three phases of training, then a cut that changes nothing.
@@ -157,6 +159,7 @@ def compress(
         seed: integer >= 0; decides the order of the samples and what dropout drops.
         jit_compile: whether to use XLA; None to choose by what the model is made of.
         steps_per_execution: steps per call of the compiled function; None to choose.
+        timed: measure the latency for the report too, which takes about two seconds.
         verbose: print a line per epoch.
 
     Returns:
@@ -207,6 +210,7 @@ def compress(
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
+    check_flag("timed", timed)
     check_flag("verbose", verbose)
     if distillation:
         train, validation = one_hot(train, model), one_hot(validation, model)
@@ -267,6 +271,7 @@ def compress(
         target,
         finetuner,
         trained,
+        dense=model,
         dense_accuracy=accuracies["dense"],
         granularity=granularity,
         inputs=any(each is not None and each.inputs for each in methods),
@@ -298,7 +303,7 @@ def compress(
         model=small,
         pruned=pruned,
         trained=trained,
-        report=compare(model, small, slimming=slimming, accuracy=compared),
+        report=compare(model, small, slimming=slimming, accuracy=compared, timed=timed),
         threshold=threshold,
         search=tuple(search),
         history=tuple(history + finetuning),

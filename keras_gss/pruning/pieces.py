@@ -42,11 +42,13 @@ class Piece:
             neuron's in- and outgoing weights.
         values: the weights whose spread may set the limit.
         parts: what is zeroed with the members.
+        group: the neurons' group; None for the weights of a tensor.
     """
 
     strengths: np.ndarray
     values: np.ndarray
     parts: tuple[Part, ...]
+    group: NeuronGroup | None = None
 
     def revive(self, keep: np.ndarray, variable: Any, position: tuple[int, ...]) -> None:
         """Marks in `keep` the members that own the entry at `position` of `variable`."""
@@ -152,7 +154,7 @@ def _neurons(
         along = [s for s in group.companions if _zeroed_along(s, by_id)]
         parts = tuple(Part(s.weight, s.axis, s.index) for s in (*own, *along))
         spread = np.concatenate([_owned(s, values)[1].ravel() for s in own])
-        pieces.append(Piece(neuron_strengths(group, values), spread, parts))
+        pieces.append(Piece(neuron_strengths(group, values), spread, parts, group))
     return pieces, left
 
 
