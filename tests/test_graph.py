@@ -124,7 +124,8 @@ def test_summary_names_groups_and_what_is_left_whole():
 def test_summary_tells_what_a_neuron_costs():
     x = keras.Input((4, 4, 2))
     y = layers.BatchNormalization()(layers.Conv2D(3, 3, name="a")(x))
-    groups = gss.find_groups(keras.Model(x, layers.Dense(5)(layers.Flatten()(y))))
+    y = layers.Dense(5, name="b")(layers.Flatten()(y))
+    groups = gss.find_groups(keras.Model(x, y))
     # 18 weights and a bias, four numbers of the normalisation, four rows of five
     assert groups[0].parameters == 18 + 1 + 4 + 4 * 5
     assert groups[0].macs == 18 * 4 + 4 * 5

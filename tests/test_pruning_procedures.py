@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from test_compress import blobs
-from test_procedures import assert_same_end, interrupted, run
+from test_procedures import assert_same_end, before_the_last_epoch, run
 
 import keras_gss as gss
 from keras_gss import report
@@ -137,11 +137,11 @@ def test_gradual_pruning_reaches_the_budget_and_resumes(tmp_path):
     def procedure():
         return gss.GradualPruning(budget, epochs=2)
 
-    whole = run(procedure(), target=budget)
+    whole = run(procedure(), target=budget, directory=tmp_path / "whole")
     dense, left = whole.report.live_macs
     assert 0.25 * dense < left <= 0.4 * dense
-    interrupted(procedure(), tmp_path, after="train      2/3", target=budget)
-    assert_same_end(run(procedure(), target=budget, directory=tmp_path), whole)
+    killed = before_the_last_epoch(tmp_path / "whole", tmp_path / "killed")
+    assert_same_end(run(procedure(), target=budget, directory=killed), whole)
 
 
 def test_wrong_arguments_are_refused():
