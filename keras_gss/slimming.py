@@ -272,7 +272,8 @@ def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowe
 def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> float | None:
     """Compares the outputs on random inputs; in float64 where float32 rounding blurs them."""
     allowed = tolerance(model)
-    difference = _difference(model, small, narrowed, allowed)
+    ways = [narrowed[id(source.layer)] for source in _keras.sources(model)] if narrowed else []
+    difference = _difference(model, small, ways, allowed)
     if difference is None:
         warnings.warn(
             f"'{model.name}' gives two different outputs for the same input, so `slim` could not "
@@ -283,7 +284,7 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
     decisive = difference
     if may_be_rounding(model, difference):
         exact = in_float64(model)
-        decisive = _difference(exact, in_float64(small), narrowed, allowed)
+        decisive = _difference(exact, in_float64(small), ways, allowed)
     if decisive is None or not decisive <= allowed:
         raise RuntimeError(
             f"The cut model's outputs differ from those of '{model.name}' by {decisive:.1e} of the "
@@ -294,14 +295,16 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
 
 
 def _difference(
-    model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed], noise: float
+    model: keras.Model, small: keras.Model, narrowed: list[_Narrowed], noise: float
 ) -> float | None:
     """Returns the relative difference of the outputs, None if the model alone makes it `noise`."""
     inputs = random_inputs(model, _CHECK_BATCH)
-    fewer = [
-        narrowed[id(source.layer)](keras.ops.convert_to_tensor(x)) if narrowed else x
-        for source, x in zip(_keras.sources(model), tree.flatten(inputs), strict=True)
-    ]
+    fewer = tree.flatten(inputs)
+    if narrowed:
+        fewer = [
+            narrow(keras.ops.convert_to_tensor(x))
+            for narrow, x in zip(narrowed, fewer, strict=True)
+        ]
     expected = model(inputs, training=False)
     structure = _keras.input_structure(small)
     received = small(tree.pack_sequence_as(structure, fewer), training=False)

@@ -121,6 +121,22 @@ def test_squeeze_and_excite(tmp_path):
     assert small.get_layer("squeeze").filters < 4
 
 
+def test_squeeze_and_excite_of_channels_beside_input_features(tmp_path):
+    """Found by fuzzing, seed 7013060: the gate of a neuron goes with it, those of features stay."""
+
+    def build():
+        x = keras.Input((3, 3, 2))
+        y = layers.Concatenate()([x, conv(4, name="cut")(x)])
+        z = layers.GlobalAveragePooling2D(keepdims=True)(y)
+        y = layers.Multiply()([y, layers.Dense(6, "sigmoid", name="gate")(z)])
+        return keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(y)))
+
+    model, small = check_planted(build, tmp_path, "float32")
+    left = small.get_layer("cut").filters
+    assert left < 4 and small.get_layer("gate").units == 2 + left
+    assert gss.slim(model, inputs="narrow").get_layer("gate").units == 2 + left
+
+
 def test_unknown_sizes(tmp_path):
     def build():
         x = keras.Input((None, None, 3))

@@ -1,5 +1,7 @@
 """`slim` on examples small enough to work out by hand."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -422,3 +424,12 @@ def test_a_constant_goes_through_its_layers_own_activation():
     model.layers[0].bias.assign([0.0, -0.7, 0.5])
     model.layers[1].kernel.assign([[1.0], [2.0], [4.0]])
     assert float(gss.slim(model).layers[1].bias[0]) == 2.0
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX computes in float32 only")
+def test_narrowed_inputs_are_compared_in_float64_too(monkeypatch):
+    module = sys.modules["keras_gss.slimming"]
+    monkeypatch.setattr(module, "may_be_rounding", lambda model, difference: True)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    put(model.layers[0], [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]], [0.0, 0.0])
+    assert gss.slim(model, inputs="narrow").input_shape == (None, 2)

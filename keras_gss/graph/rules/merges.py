@@ -91,7 +91,7 @@ def merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Sig
     shape = call.shapes[0]
     if any(len(signal.shape) != len(shape) for signal in call.inputs):
         return call.barrier("combines tensors of different ranks")
-    broadcast: list[np.ndarray] = []
+    broadcast: list[Signal] = []
     tied: list[np.ndarray] = []
     varies = [any(s.labels.shape[axis] > 1 for s in call.inputs) for axis in range(len(shape))]
     for signal in call.inputs:
@@ -99,14 +99,35 @@ def merge(call: Call, function: Callable[[list[Any]], Any]) -> Signal | list[Sig
             own == 1 and full != 1 and vary
             for own, full, vary in zip(signal.shape, shape, varies, strict=True)
         )
-        (broadcast if spreads else tied).append(signal.labels)
-    for labels in broadcast:
-        name = call.layer.name
-        call.trace.units.fix(labels, f"is broadcast over other channels by '{name}'")
+        if spreads:
+            broadcast.append(signal)
+        else:
+            tied.append(signal.labels)
     for labels in tied[1:]:
         call.tie(tied[0], labels)
+    for signal in broadcast:
+        _spread(call, signal, np.broadcast_arrays(*tied)[0] if tied else np.array(FIXED))
     labels = np.broadcast_arrays(*tied)[0] if tied else np.array(FIXED)
     return call.signal(labels, function([signal.value for signal in call.inputs]))
+
+
+def _spread(call: Call, signal: Signal, others: np.ndarray) -> None:
+    """Ties a tensor to those it is broadcast over where it meets one unit, and fixes it elsewhere.
+
+    Where it is fixed, so is what it meets, if that could shrink along an axis that both have.
+    """
+    why = f"is broadcast over other channels by '{call.layer.name}'"
+    if others.ndim != len(signal.shape):
+        call.trace.units.fix(signal.labels, why)
+        return
+    along = [own == 1 and full != 1 for own, full in zip(signal.shape, call.shapes[0], strict=True)]
+    first = others[tuple(slice(1) if each else slice(None) for each in along)]
+    several = (others != first).any(tuple(np.flatnonzero(along)), keepdims=True)
+    own, first, several = np.broadcast_arrays(signal.labels, first, several)
+    call.trace.units.fix(own[several], why)
+    if any(size > 1 and not each for size, each in zip(others.shape, along, strict=True)):
+        call.trace.units.fix(others[np.broadcast_to(several, others.shape)], why)
+    call.tie(own[~several], first[~several])
 
 
 @register_rule(layers.Concatenate)
