@@ -25,6 +25,7 @@ from keras_gss.regularizers.binding import Attachment
 from keras_gss_cli import main
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("comparison")  # one process makes what all of them read
 TINY = {"pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1, "learning_rate": 5e-3}
 PROTOCOL = Protocol(model="digits-mlp", dataset="digits", budget=3, **TINY)
 

@@ -16,6 +16,9 @@ resnet56 = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(resnet56)
 
 
+pytestmark = pytest.mark.xdist_group("resnet56")  # one process makes what all of them read
+
+
 def quick(folder):
     return resnet56.Run(resnet56.parsed(["--quick", "--directory", str(folder)]))
 

@@ -112,7 +112,7 @@ def test_masks_slim_structure_and_outputs_equal_those_of_keras_3(pair, granulari
 
 def test_random_models_are_grouped_and_cut_as_in_keras_3():
     converted = 0
-    for seed in range(60):
+    for seed in range(40):
         case = random_case(random.Random(seed), seed=seed, dtype="float32")
         try:
             model = gss.to_tf_keras(case.model)
@@ -132,7 +132,7 @@ def test_random_models_are_grouped_and_cut_as_in_keras_3():
         assert again.get_config() == small.get_config(), f"seed {seed}"
         for one, other in zip(small.weights, again.weights, strict=True):
             np.testing.assert_array_equal(one.numpy(), other.numpy())
-    assert converted >= 40
+    assert converted >= 25
 
 
 def graph_of_functions():

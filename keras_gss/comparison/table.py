@@ -43,7 +43,7 @@ class Comparison:
         axes = figure.add_subplot()
         for index, (method, points) in enumerate(self.curves(targets).items()):
             costs, means, spreads = zip(*points, strict=True)
-            style = {"marker": "osv^D<>Px*"[index % 10], "linestyle": "-", "capsize": 2}
+            style: dict[str, Any] = {"marker": "osv^D<>Px*"[index % 10], "capsize": 2}
             axes.errorbar(costs, means, spreads, label=method, **style)
         protocol = self.records[0]["protocol"]
         cost = "live MACs" if protocol["unit"] == "macs" else "non-zero parameters"
