@@ -120,13 +120,21 @@ def tolerance(model: keras.Model) -> float:
     interpolation, layer, group and RMS normalisation count as float32 in float64: Keras, or
     TensorFlow, computes parts in that.
     """
+    used = float_dtypes(model)
+    if any(
+        isinstance(layer, _PARTLY_FLOAT32) or _interpolates(layer)
+        for _, layer in leaf_layers(model)
+    ):
+        used.add("float32")
+    return max((_RELATIVE_TOLERANCE[dtype] for dtype in used), default=1e-5)
+
+
+def float_dtypes(model: keras.Model) -> set[str]:
+    """Returns the floating dtypes that the layers of a model compute in."""
     # What an input layer says it computes in is the policy of the day, not its tensor's dtype.
     inputs = library_of(model).layers.InputLayer
     layers = [layer for _, layer in leaf_layers(model) if not isinstance(layer, inputs)]
-    used = {layer.compute_dtype for layer in layers} & set(_RELATIVE_TOLERANCE)
-    if any(isinstance(layer, _PARTLY_FLOAT32) or _interpolates(layer) for layer in layers):
-        used.add("float32")
-    return max((_RELATIVE_TOLERANCE[dtype] for dtype in used), default=1e-5)
+    return {layer.compute_dtype for layer in layers} & set(_RELATIVE_TOLERANCE)
 
 
 def _interpolates(layer: Any) -> bool:
@@ -142,6 +150,15 @@ def is_blurred(model: keras.Model, difference: float) -> bool:
     if not difference > allowed or keras.backend.backend() == "jax":
         return False
     return difference <= _BLUR * allowed or difference <= _ROUNDINGS * _rounding(model)
+
+
+def tolerance_in_float32(model: keras.Model) -> float:
+    """Returns the difference allowed to another runtime, which computes in float32 at best.
+
+    It may sum in another order, which a model can make as much of as of the last bit of its inputs.
+    """
+    least, most = _RELATIVE_TOLERANCE["float32"], _RELATIVE_TOLERANCE["float16"]
+    return max(tolerance(model), least, min(_ROUNDINGS * _rounding(model), most))
 
 
 def tolerance_in_float64(exact: keras.Model) -> float:
@@ -165,10 +182,19 @@ def _rounding(model: keras.Model) -> float:
 
 def in_float64(model: keras.Model) -> keras.Model:
     """Returns a copy of a model that computes in float64."""
+    return computing_in(model, "float64")
+
+
+def computing_in(model: keras.Model, dtype: str) -> keras.Model:
+    """Returns a copy of a model that computes in another floating dtype."""
 
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        if "dtype" in config and is_layer(operation):
-            config["dtype"] = "float64"
+        if "dtype" in config and is_layer(operation) and not _counts(config["dtype"]):
+            config["dtype"] = dtype
         return config
 
     return rebuild(model, edit)
+
+
+def _counts(dtype: Any) -> bool:
+    return any(kind in str(dtype) for kind in ("int", "bool", "string"))

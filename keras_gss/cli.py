@@ -18,7 +18,7 @@ from keras_gss import _keras, datasets, zoo
 from keras_gss.compress import Result
 from keras_gss.compress.data import Data
 from keras_gss.count import removable_share
-from keras_gss.export import check_target, staging
+from keras_gss.export import check_target, format_of, staging
 from keras_gss.report import compare
 
 _DEMO: dict[str, Any] = {
@@ -72,7 +72,7 @@ def compress(args: Namespace) -> None:
     model = _load_model(args.model, args.seed)
     train, validation, test = _load_data(args)
     if args.output:
-        check_target(args.output, _format(args.output), args.overwrite)
+        check_target(args.output, format_of(args.output), args.overwrite)
     if args.results:
         if args.results.is_dir():
             raise OSError(f"--results '{args.results}' is a folder, and it has to be a file.")
@@ -104,7 +104,7 @@ def compress(args: Namespace) -> None:
     )
     print(f"\n{result.report}")
     if args.output:
-        gss.export(result.model, args.output, _format(args.output), args.overwrite)
+        gss.export(result.model, args.output, format_of(args.output), args.overwrite)
         print(f"\nwritten and checked: {args.output}")
     if args.results:
         _write_results(args, result)
@@ -114,16 +114,16 @@ def compress(args: Namespace) -> None:
 def slim(args: Namespace) -> None:
     """Cuts what is dead in a model and writes the rest."""
     model = _load_model(args.model)
-    check_target(args.output, _format(args.output), args.overwrite)
+    check_target(args.output, format_of(args.output), args.overwrite)
     small, slimming = gss.slim(model, inputs=args.inputs, return_report=True)
     print(compare(model, small, slimming=slimming))
-    gss.export(small, args.output, _format(args.output), args.overwrite)
+    gss.export(small, args.output, format_of(args.output), args.overwrite)
     print(f"\nwritten and checked: {args.output}")
 
 
 def export(args: Namespace) -> None:
     """Writes a model."""
-    form = args.format or _format(args.output)
+    form = args.format or format_of(args.output)
     gss.export(_load_model(args.model), args.output, form, args.overwrite)
     print(f"written and checked: {args.output}")
 
@@ -187,10 +187,6 @@ def _regularizer(args: Namespace) -> gss.GSSStructure | gss.GSSElement | gss.Dee
     if args.regularizer == "deep-gss121":
         return gss.DeepGSS121(**shared)
     return gss.GSSStructure(**shared, p=args.p, q=args.q, weights=args.weights)
-
-
-def _format(path: Path) -> str:
-    return "keras" if path.suffix == ".keras" else "tf_saved_model"
 
 
 def _write_results(args: Namespace, result: Result) -> None:
