@@ -27,6 +27,7 @@ _PARTLY_FLOAT32 = (
 # Rounding may blur a difference by so many tolerances, or by so many times what the last bit of the
 # inputs does to the outputs; a mistake by any number.
 _BLUR, _ROUNDINGS = 1e3, 10
+_ELSEWHERE = 1e-4
 _RELATIVE_TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 
 
@@ -152,13 +153,14 @@ def is_blurred(model: keras.Model, difference: float) -> bool:
     return difference <= _BLUR * allowed or difference <= _ROUNDINGS * _rounding(model)
 
 
-def tolerance_in_float32(model: keras.Model) -> float:
+def tolerance_elsewhere(model: keras.Model) -> float:
     """Returns the difference allowed to another runtime, which computes in float32 at best.
 
-    It may sum in another order, which a model can make as much of as of the last bit of its inputs.
+    It may sum one by one what TensorFlow sums pairwise (LiteRT's means over 4,000 numbers are off
+    by 1e-5), and a model may make as much of that as of the last bit of its inputs.
     """
-    least, most = _RELATIVE_TOLERANCE["float32"], _RELATIVE_TOLERANCE["float16"]
-    return max(tolerance(model), least, min(_ROUNDINGS * _rounding(model), most))
+    chaos = min(_ROUNDINGS * _rounding(model), _RELATIVE_TOLERANCE["float16"])
+    return max(tolerance(model), _ELSEWHERE, chaos)
 
 
 def tolerance_in_float64(exact: keras.Model) -> float:

@@ -10,6 +10,7 @@ from keras_gss._probe import (
     is_blurred,
     max_difference,
     random_inputs,
+    tolerance_elsewhere,
     tolerance_in_float64,
 )
 
@@ -57,6 +58,20 @@ def test_what_a_model_does_to_rounding_decides_what_may_be_rounding():
 def test_chaos_loosens_even_float64():
     assert tolerance_in_float64(in_float64(waves(1))) == 1e-10
     assert 1e-10 < tolerance_in_float64(in_float64(waves(4))) <= 1e-5
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX computes in float32 only")
+def test_another_runtime_may_differ_by_what_summation_and_chaos_do():
+    assert tolerance_elsewhere(waves(1)) == 1e-4
+    assert 1e-4 < tolerance_elsewhere(waves(4)) <= 1e-2
+    assert tolerance_elsewhere(in_float64(waves(1))) == 1e-4
+
+
+def test_whole_numbers_stay_so_in_a_copy_that_computes_in_another_dtype():
+    words = keras.Input((7,), dtype="int32")
+    model = keras.Model(words, keras.layers.Embedding(3, 4)(words))
+    assert in_float64(model).inputs[0].dtype == "int32"
+    assert in_float64(model).output.dtype == "float64"
 
 
 def test_inputs_suit_the_rescaling_that_reads_them():

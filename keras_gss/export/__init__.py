@@ -15,7 +15,7 @@ from keras_gss._probe import (
     max_difference,
     random_inputs,
     tolerance,
-    tolerance_in_float32,
+    tolerance_elsewhere,
     tolerance_in_float64,
 )
 from keras_gss.export import keras_file, litert, onnx, saved_model
@@ -154,7 +154,7 @@ def _compare(model: keras.Model, form: _Format, path: Path) -> tuple[float, floa
     form.write(model, path)
     difference = _difference(model, form.load(path, model))
     if not form.FLOAT64:
-        return difference, tolerance_in_float32(model)
+        return difference, tolerance_elsewhere(model)
     if not is_blurred(model, difference):
         return difference, tolerance(model)
     exact, beside = in_float64(model), path.with_name(f"float64{path.suffix}")
