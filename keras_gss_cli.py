@@ -13,7 +13,13 @@ from pathlib import Path
 
 MODELS = ("lenet-300-100", "lenet-5", "resnet-56", "digits-mlp", "digits-cnn")
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
+_GROUPED = ("group-lasso", "group-hoyer-square", "exclusive-lasso", "cges", "sparse-group-lasso")
+_GROUPED += ("group-l1-trim", "shsq-gl12")
 REGULARIZERS = ("gss-structure", "gss-element", "deep-gss121")
+REGULARIZERS += ("l1", "hoyer", "hoyer-square", "transformed-l1", "l1-trim")
+REGULARIZERS += (*_GROUPED, *("cross-" + name for name in _GROUPED))
+METHODS = (*REGULARIZERS, "spred", "admm", "group-greg", "group-pruner", "bayes-l1trim", "softnet")
+METHODS += ("snip", "pfpnet", "magnitude", "gradual-magnitude", "random")
 FORMATS = ("tf_saved_model", "keras", "litert", "onnx")
 INPUTS = ("keep", "narrow", "select")
 
@@ -80,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     _compress(_command(commands, "compress", "train, threshold, finetune and cut", _COMPRESS))
     _slim(_command(commands, "slim", "cut what is already dead in a trained model", _SLIM))
     _export(_command(commands, "export", "write a model for another runtime", _EXPORT))
+    _compare(_command(commands, "compare", "many methods under one protocol", _COMPARE))
     return parser
 
 
@@ -152,7 +159,15 @@ def _compress(parser: argparse.ArgumentParser) -> None:
     penalty = parser.add_argument_group("penalty")
     penalty.add_argument("--factor", type=_number(0), required=True, help="its strength, lambda")
     penalty.add_argument(
-        "--regularizer", choices=REGULARIZERS, default="gss-structure", help="which penalty"
+        "--regularizer",
+        choices=REGULARIZERS,
+        default="gss-structure",
+        metavar="NAME",
+        help=f"which penalty, one of {', '.join(REGULARIZERS)}; cross-: its groups are neurons, "
+        "across layers, instead of rows and columns",
+    )
+    penalty.add_argument(
+        "--free", type=_number(0), default=0.1, help="of the trimmed penalties, the share left free"
     )
     penalty.add_argument("--p", type=int, choices=(1, 2), default=2, help="of gss-structure")
     penalty.add_argument("--q", type=int, choices=(1, 2), default=2, help="of gss-structure")
@@ -244,6 +259,94 @@ def _export(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help="which kind; by default what the ending of output says"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+
+
+_COMPARE = """
+Runs any set of methods through the same protocol: same data, same pretrained weights, same epochs,
+as many strengths tried for each on a part held out from the training data, same cost, same
+counting. Prints a Markdown table. The same command goes on where it was killed.
+
+example:
+  keras-gss compare --model lenet-300-100 --dataset fashion_mnist --methods all \\
+      --target-macs 0.12 0.06 --penalise-inputs --directory runs/compared --output table.md
+"""
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", help=f"one of {', '.join(MODELS)}, or a .keras or .h5 file")
+    add("--dataset", choices=DATASETS, help="named data")
+    add("--directory", type=Path, required=True, help="results.jsonl, and what resumes the runs")
+    add(
+        "--methods",
+        type=_methods,
+        default="all",
+        help=f"all, or some with commas between, of {', '.join(METHODS)}",
+    )
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument(
+        "--target-macs",
+        type=_fraction,
+        nargs="+",
+        metavar="FRACTION",
+        help="live MACs that may remain; several make the points of a curve",
+    )
+    target.add_argument(
+        "--target-params",
+        type=_fraction,
+        nargs="+",
+        metavar="FRACTION",
+        help="non-zero parameters that may remain",
+    )
+    add(
+        "--granularity",
+        choices=("neuron", "element"),
+        default="neuron",
+        help="what thresholds zero: whole neurons, or single weights",
+    )
+    add("--penalise-inputs", action="store_true", help="input features are dealt with like neurons")
+    search = parser.add_argument_group("search and seeds")
+    search.add_argument(
+        "--budget", type=_integer(1), default=5, help="strengths that each method tries"
+    )
+    search.add_argument("--search-seed", type=_integer(0), default=0, help="with which it does")
+    search.add_argument(
+        "--seeds", type=_integer(0), nargs="+", default=[1, 2, 3], help="of the final runs"
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument("--validation", type=_number(0), default=0.1, help="held out")
+    training.add_argument("--pretrain-epochs", type=_integer(0), default=30, help="once per seed")
+    training.add_argument("--epochs", type=_integer(0), default=30, help="in which a method acts")
+    training.add_argument(
+        "--finetune-epochs", type=_integer(0), default=15, help="with the zeros fixed"
+    )
+    training.add_argument("--batch-size", type=_integer(1), default=100, help="samples per step")
+    training.add_argument("--learning-rate", type=_number(0), default=1e-3, help="Adam's")
+    training.add_argument("--weight-decay", type=_number(0), default=1e-4, help="L2, as compress")
+    training.add_argument(
+        "--quick", action="store_true", help="a smoke run of few epochs, of which no table is made"
+    )
+    add("--jobs", type=_integer(1), default=1, help="processes")
+    add("--table-only", action="store_true", help="no runs: the table of what is there")
+    add("--output", type=Path, help="a file for the table")
+    add("--figure", type=Path, help="a picture of accuracy against cost (needs matplotlib)")
+
+
+def _methods(text: str) -> str | list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in METHODS]
+    if text != "all" and unknown:
+        raise argparse.ArgumentTypeError(
+            f"expected 'all' or some of {', '.join(METHODS)}, received {unknown[0]!r}"
+        )
+    return "all" if text == "all" else names
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a fraction above 0 up to 1, received {text}")
+    return value
 
 
 def _model(text: str) -> str:

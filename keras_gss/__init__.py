@@ -1,18 +1,34 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
 from keras_gss.callbacks import GroupSparsity
+from keras_gss.comparison import compare_methods
 from keras_gss.compress import AccuracyDrop, compress
 from keras_gss.convert import to_tf_keras
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
 from keras_gss.loading import load_model
+from keras_gss.procedures import (
+    ADMM,
+    BayesL1Trim,
+    GradualPruning,
+    GroupGReg,
+    GroupPruner,
+    Procedure,
+    SoftPruning,
+    Spred,
+)
 from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
 from keras_gss.pruning import (
+    PFP,
+    SNIP,
     AbsoluteThreshold,
     KeepZeros,
     MacsBudget,
+    MagnitudeThreshold,
     ParamsBudget,
+    RandomThreshold,
+    Ranking,
     StdThreshold,
     prune,
 )
@@ -47,13 +63,17 @@ from keras_gss.slimming import slim
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADMM",
     "CGES",
     "GSS121",
     "GSS212",
     "L1",
+    "PFP",
     "SHSQGL12",
+    "SNIP",
     "AbsoluteThreshold",
     "AccuracyDrop",
+    "BayesL1Trim",
     "ConstantFactor",
     "CrossLayer",
     "CrossLayerRegularizer",
@@ -62,26 +82,36 @@ __all__ = [
     "ExclusiveLasso",
     "GSSElement",
     "GSSStructure",
+    "GradualPruning",
+    "GroupGReg",
     "GroupHoyerSquare",
     "GroupL1Trim",
     "GroupLasso",
+    "GroupPruner",
     "GroupSparsity",
     "Hoyer",
     "HoyerSquare",
     "KeepZeros",
     "L1Trim",
     "MacsBudget",
+    "MagnitudeThreshold",
     "NeuronGroup",
     "NeuronGroups",
     "ParamsBudget",
     "Penalty",
+    "Procedure",
+    "RandomThreshold",
+    "Ranking",
     "RegularizerSum",
+    "SoftPruning",
     "SparseGroupLasso",
+    "Spred",
     "StdThreshold",
     "TransformedL1",
     "WarmUpFactor",
     "WeightSlice",
     "attach",
+    "compare_methods",
     "compress",
     "count",
     "detach",

@@ -132,6 +132,16 @@ def check_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
     raise reject(name, f"one of {', '.join(map(repr, choices))}", value)
 
 
+def check_threshold(name: str, value: Any) -> Any:
+    """Returns `value` if it has a method `masks`, as thresholds do; TypeError otherwise."""
+    if not callable(getattr(value, "masks", None)):
+        raise TypeError(
+            f"`{name}` must have a method `masks(model, granularity)`, as StdThreshold(0.3) "
+            f"has. Received: {name}={value!r}"
+        )
+    return value
+
+
 def check_axes(name: str, value: Any) -> tuple[int, ...]:
     """Returns `value`, one axis or several, as a tuple of ints without repetitions.
 

@@ -14,12 +14,13 @@ import keras
 import numpy as np
 
 import keras_gss as gss
-from keras_gss import _keras, datasets, zoo
+from keras_gss import _keras, datasets, report, zoo
+from keras_gss.comparison import load_comparison
 from keras_gss.compress import Result
 from keras_gss.compress.data import Data
 from keras_gss.count import removable_share
 from keras_gss.export import check_target, format_of, staging
-from keras_gss.report import compare
+from keras_gss.regularizers.named import named_penalty
 
 _DEMO: dict[str, Any] = {
     "target": gss.AccuracyDrop(0.01),
@@ -116,7 +117,7 @@ def slim(args: Namespace) -> None:
     model = _load_model(args.model)
     check_target(args.output, format_of(args.output), args.overwrite)
     small, slimming = gss.slim(model, inputs=args.inputs, return_report=True)
-    print(compare(model, small, slimming=slimming))
+    print(report.compare(model, small, slimming=slimming))
     gss.export(small, args.output, format_of(args.output), args.overwrite)
     print(f"\nwritten and checked: {args.output}")
 
@@ -126,6 +127,45 @@ def export(args: Namespace) -> None:
     form = args.format or format_of(args.output)
     gss.export(_load_model(args.model), args.output, form, args.overwrite)
     print(f"written and checked: {args.output}")
+
+
+def compare(args: Namespace) -> None:
+    """Compares methods under one protocol, or shows what an earlier comparison found."""
+    if args.output and args.output.is_dir():
+        raise OSError(f"--output '{args.output}' is a folder, and it has to be a file.")
+    if args.table_only:
+        compared = load_comparison(args.directory)
+    else:
+        if args.model is None or args.dataset is None:
+            raise ValueError("--model and --dataset are needed, unless --table-only is given.")
+        names = ("validation", "granularity", "budget", "search_seed", "pretrain_epochs", "epochs")
+        names += ("finetune_epochs", "batch_size", "learning_rate", "weight_decay")
+        compared = gss.compare_methods(
+            args.model,
+            args.dataset,
+            args.directory,
+            methods=args.methods,
+            target_macs=args.target_macs,
+            target_params=args.target_params,
+            seeds=args.seeds,
+            jobs=args.jobs,
+            quick=args.quick,
+            command=" ".join(args.command_line),
+            inputs=args.penalise_inputs,
+            **{name: getattr(args, name) for name in names},
+        )
+    if args.quick:
+        print("a smoke run: no table is made of it")
+        return
+    table = compared.table()
+    print(table)
+    if args.output:
+        with staging(args.output) as staged:
+            staged.write_text(table)
+            staged.replace(args.output)
+    if args.figure:
+        compared.figure(args.figure)
+        print(f"written: {args.figure}")
 
 
 def _load_model(name: str, seed: int = 0) -> keras.Model:
@@ -180,13 +220,10 @@ def _holds(folder: Path, path: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _regularizer(args: Namespace) -> gss.GSSStructure | gss.GSSElement | gss.DeepGSS121:
-    shared = {"factor": args.factor, "inputs": args.penalise_inputs}
-    if args.regularizer == "gss-element":
-        return gss.GSSElement(**shared)
-    if args.regularizer == "deep-gss121":
-        return gss.DeepGSS121(**shared)
-    return gss.GSSStructure(**shared, p=args.p, q=args.q, weights=args.weights)
+def _regularizer(args: Namespace) -> gss.CrossLayerRegularizer:
+    own = ("p", "q", "weights") if args.regularizer == "gss-structure" else ()
+    more = {name: getattr(args, name) for name in own}
+    return named_penalty(args.regularizer, args.factor, args.penalise_inputs, args.free, **more)
 
 
 def _write_results(args: Namespace, result: Result) -> None:

@@ -12,11 +12,10 @@ from keras_gss import _keras
 from keras_gss._checks import check_choice
 from keras_gss._probe import (
     in_float64,
-    is_blurred,
     max_difference,
+    may_be_rounding,
     random_inputs,
     tolerance,
-    tolerance_in_float64,
 )
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
@@ -282,10 +281,8 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
         )
         return None
     decisive = difference
-    # The models in float64 are both built anew: what that loses, they would lose alike.
-    if is_blurred(model, difference):
+    if may_be_rounding(model, difference):
         exact = in_float64(model)
-        allowed = tolerance_in_float64(exact)
         decisive = _difference(exact, in_float64(small), narrowed, allowed)
     if decisive is None or not decisive <= allowed:
         raise RuntimeError(

@@ -13,10 +13,12 @@ import tensorflow as tf
 import keras_gss as gss
 import keras_gss_cli
 from keras_gss import cli, datasets, zoo
+from keras_gss.comparison import METHODS
 from keras_gss.export import FORMATS
+from keras_gss.regularizers.named import PENALTIES
 from keras_gss_cli import build_parser, main
 
-COMMANDS = ("demo", "inspect", "compress", "slim", "export")
+COMMANDS = ("demo", "inspect", "compress", "slim", "export", "compare")
 
 
 @pytest.fixture
@@ -68,6 +70,8 @@ def test_names_in_the_help_are_those_that_exist():
     assert set(keras_gss_cli.MODELS) == set(zoo.MODELS)
     assert keras_gss_cli.FORMATS == FORMATS
     assert set(keras_gss_cli.DATASETS) == set(datasets.READERS)
+    assert set(keras_gss_cli.REGULARIZERS) == set(PENALTIES)
+    assert list(keras_gss_cli.METHODS) == list(METHODS)
     assert all(callable(getattr(cli, name)) for name in COMMANDS)
 
 
@@ -228,6 +232,10 @@ def test_other_penalties_and_weights_by_group(dead, points):
 
     assert isinstance(built("--regularizer", "gss-element"), gss.GSSElement)
     assert isinstance(built("--regularizer", "deep-gss121"), gss.DeepGSS121)
+    lasso = built("--regularizer", "cross-group-lasso", "--penalise-inputs")
+    assert lasso.inputs and isinstance(lasso.penalised, gss.GroupLasso)
+    trimmed = built("--regularizer", "l1-trim", "--free", "0.25")
+    assert trimmed.regularizer.get_config() == {"factor": 1e-3, "h": 0.25}
     assert built("--weights", "x=4,hidden=0.5").weights == {"x": 4.0, "hidden": 0.5}
 
 

@@ -59,6 +59,12 @@ def test_shared_layers_work_per_call_and_weigh_once():
     assert (gss.count(model).macs, gss.count(model).weights) == (12, 6)
 
 
+def test_wrapped_layers_work_at_every_step_of_every_wrapper():
+    dense = layers.TimeDistributed(layers.TimeDistributed(layers.Dense(4)))
+    model = keras.Sequential([keras.Input((5, 7, 3)), dense])
+    assert gss.count(model).macs == 5 * 7 * 3 * 4
+
+
 def test_what_cannot_be_counted_is_named():
     rnn = layers.RNN(layers.LSTMCell(4), name="rnn")
     model = keras.Sequential([keras.Input((5, 3)), rnn, layers.Dense(2)])

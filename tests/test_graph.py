@@ -24,6 +24,7 @@ def test_chain():
     source, _ = gss.find_groups(model, inputs=True)
     assert (source.kind, source.removable, source.incoming) == ("input", False, ())
     assert slices(source.outgoing) == [("a", 0, [0, 1])]
+    assert len({source, *source.outgoing, *group.incoming}) == 3  # each is itself alone
 
 
 def test_a_flattened_channel_owns_all_its_rows():
@@ -50,6 +51,13 @@ def test_channels_first_flatten_orders_rows_alike():
     )
     (group,) = gss.find_groups(model)
     assert slices(group.outgoing) == [("d", 0, [0, 1, 0, 1, 0, 1])]
+
+
+def test_inputs_of_a_million_numbers_have_a_unit_per_channel():
+    small, large = ((rows, 2) for rows in (2**19, 2**19 + 1))
+    for shape, size in ((small, 2**20), (large, 2)):
+        flat = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(1)])
+        assert [group.size for group in gss.find_groups(flat, inputs=True)] == [size]
 
 
 def test_residual_addition_is_one_group_and_concatenation_two():
@@ -116,11 +124,14 @@ def test_summary_names_groups_and_what_is_left_whole():
 def test_summary_tells_what_a_neuron_costs():
     x = keras.Input((4, 4, 2))
     y = layers.BatchNormalization()(layers.Conv2D(3, 3, name="a")(x))
-    groups = gss.find_groups(keras.Model(x, layers.Dense(5)(layers.Flatten()(y))))
+    y = layers.Dense(5, name="b")(layers.Flatten()(y))
+    groups = gss.find_groups(keras.Model(x, y))
     # 18 weights and a bias, four numbers of the normalisation, four rows of five
     assert groups[0].parameters == 18 + 1 + 4 + 4 * 5
     assert groups[0].macs == 18 * 4 + 4 * 5
-    assert groups.summary().splitlines()[2].split()[:4] == ["a", "3", "43", "92"]
+    head, line, row, *_ = groups.summary().splitlines()
+    assert row.split()[:4] == ["a", "3", "43", "92"]
+    assert line == "-" * len(head)
 
 
 @pytest.mark.parametrize("places", [0, 1, 4])
@@ -154,6 +165,13 @@ def test_reasons_say_what_to_do(kind, reason):
     y = kind(layers.Dense(3, name="a")(x))
     skipped = gss.find_groups(keras.Model(x, layers.Dense(1)(y))).skipped
     assert reason in skipped["odd"] and reason in skipped["a"]
+
+
+def test_a_layer_is_whole_whose_own_activation_couples_its_channels():
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(1)(layers.Dense(3, "softmax", name="a")(x)))
+    (group,) = gss.find_groups(model)
+    assert group.reason.startswith("is made by 'a', which applies the activation 'softmax'")
 
 
 def test_a_weight_that_two_layers_hold_is_left_whole():
@@ -194,3 +212,15 @@ def test_units_tie_transitively_and_fix_for_the_first_reason():
     mask, reasons = units.fixed()
     assert mask[a].tolist() == [False, True, False]
     assert reasons[a[1]] == "first"
+
+
+def test_units_tied_to_what_is_fixed_are_fixed_on_either_side():
+    from keras_gss.graph.units import FIXED, Units
+
+    units = Units()
+    a, b = units.fresh(2), units.fresh(2)
+    units.tie(np.array([FIXED, a[1]]), a, "left")
+    units.tie(b, np.array([b[0], FIXED]), "right")
+    mask, reasons = units.fixed()
+    assert mask[a].tolist() == [True, False] and mask[b].tolist() == [False, True]
+    assert (reasons[a[0]], reasons[b[1]]) == ("left", "right")

@@ -7,6 +7,7 @@ from keras import layers
 from planted import DTYPES, check_planted, check_slim, draw, floats, zero
 
 import keras_gss as gss
+from keras_gss.graph import trace
 
 
 def read(variable):
@@ -85,8 +86,10 @@ def test_cross_attention_with_keys_of_their_own_images_and_scores(tmp_path):
         outputs = [layers.Dense(2, name="a")(y), layers.Dense(2, name="b")(image), scores]
         return keras.Model([x, z], outputs)
 
-    _, small = check_planted(build, tmp_path, DTYPES[-1], seed=1)
+    model, small = check_planted(build, tmp_path, DTYPES[-1], seed=1)
     assert small.get_layer("cross").get_config()["output_shape"][0] < 7
+    signals = trace(model, numeric=False).signals
+    assert all(len(s.shape) == s.labels.ndim == s.value.ndim for s in signals)
 
 
 def test_a_shared_attention_layer(tmp_path):

@@ -256,12 +256,20 @@ def test_padded_channels_share_the_fate_of_what_they_are_added_to(width, tmp_pat
     assert small.get_layer("wide").filters == small.get_layer("narrow").filters + padded
 
 
-def test_padded_channels_alone_are_cut(tmp_path):
+def test_padding_two_axes_on_which_every_place_is_a_feature_keeps_them():
+    x = keras.Input((6, 6, 3), name="image")
+    y = ops.pad(x, ((0, 0), (1, 0), (0, 1), (0, 0)))
+    skipped = gss.find_groups(keras.Model(x, conv(2)(y))).skipped
+    assert any("pads more than one axis of channels" in reason for reason in skipped.values())
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_padded_channels_alone_are_cut(channels, tmp_path):
     """They are zero, so that nothing is lost; also where space is padded in the same step."""
 
     def build():
         x = keras.Input((6, 6, 3))
-        y = ops.pad(conv(5, name="in")(x), ((0, 0), (1, 1), (1, 1), (0, 3)))
+        y = ops.pad(conv(channels, name="in")(x), ((0, 0), (1, 1), (1, 1), (0, 3)))
         return keras.Model(x, layers.Conv2D(2, 3, name="out")(y))
 
     _, small = check_planted(build, tmp_path, "float32")
@@ -277,6 +285,10 @@ def test_padded_channels_alone_are_cut(tmp_path):
         (lambda x: ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), "reflect"), "else than zeros"),
         (
             lambda x: ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=1.0),
+            "else than zeros",
+        ),
+        (
+            lambda x: ops.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=-1.0),
             "else than zeros",
         ),
     ],

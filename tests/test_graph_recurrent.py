@@ -93,6 +93,17 @@ def test_bidirectional_with_states_and_a_backward_layer_of_its_own(tmp_path):
     assert both.forward_layer.units == both.backward_layer.units < 4
 
 
+def test_a_unit_stays_for_one_that_stays_for_another():
+    model = keras.Sequential([keras.Input((5, 3)), layers.SimpleRNN(4), layers.Dense(1)])
+    recurrent, dense = model.layers
+    kernel, _, bias = recurrent.get_weights()
+    reads = np.zeros((4, 4))
+    reads[1, 0], reads[2, 1] = 0.5, -0.5  # unit 0 reads 1, which reads 2, and none reads 3
+    recurrent.set_weights([kernel, reads, bias])
+    dense.kernel.assign([[1.0], [0.0], [0.0], [0.0]])
+    assert gss.slim(model).layers[0].units == 3
+
+
 def test_gates_of_a_unit_by_hand():
     model = keras.Sequential([keras.Input((5, 3)), layers.GRU(2, name="gru"), layers.Dense(1)])
     (group,) = gss.find_groups(model)
@@ -198,6 +209,8 @@ def test_a_silent_unit_speaks_if_its_first_state_does(tmp_path):
         zero(weight, -1, [1])
     assert check_slim(model, tmp_path)[1] == {"start": 4}
     zero(model.get_layer("start").kernel, 1, [1])
+    model.get_layer("start").bias.assign([0.5] * 4)
+    assert check_slim(model, tmp_path)[1] == {"start": 4}
     zero(model.get_layer("start").bias, 0, [1])
     assert check_slim(model, tmp_path)[1] == {"start": 3}
 

@@ -9,6 +9,8 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from planted import check_slim, plant
 
 import keras_gss as gss
+from keras_gss.graph import liveness, trace
+from keras_gss.graph.rules.spatial import pads
 
 SPACE = {1: (8,), 2: (8, 8), 3: (6, 6, 6)}
 
@@ -109,6 +111,8 @@ READ_BY = {
 SHOWS_AT_BORDER = {
     "Conv1D, causal": (1, layers.Conv1D(4, 3, padding="causal")),
     "Conv2D, same": (2, layers.Conv2D(4, 3, padding="same")),
+    "Conv2D, same by one": (2, layers.Conv2D(4, 2, padding="same")),
+    "DepthwiseConv2D, same": (2, layers.DepthwiseConv2D(3, padding="same")),
     "SeparableConv2D, same": (2, layers.SeparableConv2D(4, 3, padding="same")),
     "Conv1DTranspose": (1, layers.Conv1DTranspose(4, 3)),
     "Conv2DTranspose": (2, layers.Conv2DTranspose(4, 3, strides=2)),
@@ -202,7 +206,7 @@ def fresh(rule):
 def test_constants_pass(name):
     rank, between = PASSED_BY[name]
     model = network(rank, fresh(between), layers.Dense(4))
-    silence(model, [1, 4], bias=0.7)
+    silence(model, [1, 4], bias=[0.7, -0.7])
     small, report = gss.slim(model, return_report=True)
     assert width(small) == 4
     assert report.max_difference <= 1e-5
@@ -219,6 +223,16 @@ def test_constants_fold(name):
     assert report.max_difference <= 1e-5
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", READ_BY)
+def test_weights_of_either_sign_are_read(name, sign):
+    rank, reader = READ_BY[name]
+    model = network(rank, layers.ReLU(), fresh(reader))
+    for variable in model.weights:
+        variable.assign(sign * abs(keras.ops.convert_to_numpy(variable)))
+    assert liveness(trace(model)).needed.all()
+
+
 @pytest.mark.parametrize("name", SHOWS_AT_BORDER)
 def test_constants_at_a_border_stay_and_are_named(name):
     rank, reader = SHOWS_AT_BORDER[name]
@@ -226,9 +240,67 @@ def test_constants_at_a_border_stay_and_are_named(name):
     silence(model, [0, 5], bias=0.7)
     small, report = gss.slim(model, return_report=True)
     assert width(small) == 6
-    assert any("border" in reason for reason in report.kept.values())
+    assert [reason[:9] for reason in report.kept.values() if "border" in reason] == ["2 of the "]
     silence(model, [0, 5], bias=-0.7)  # relu makes them zero, and zero is the border's own value
     assert width(gss.slim(model)) == 4
+
+
+def test_an_empty_depthwise_filter_emits_its_bias():
+    model = network(2, layers.DepthwiseConv2D(3, name="depthwise"), layers.Dense(4))
+    kernel = keras.ops.convert_to_numpy(model.get_layer("depthwise").kernel).copy()
+    kernel[:, :, 2] = 0.0
+    kernel[:, :, 0], kernel[:, :, 1] = 0.1, -0.1
+    silence(model, [0, 1], bias=0.7)
+    model.get_layer("depthwise").kernel.assign(kernel)
+    small, report = gss.slim(model, return_report=True)
+    assert width(small) == 3
+    assert report.max_difference <= 1e-5
+
+
+def test_a_channel_that_is_zero_goes_whatever_gates_it():
+    def gated(x):
+        gate = layers.Dense(6, activation="sigmoid")(
+            layers.GlobalAveragePooling2D(keepdims=True)(x)
+        )
+        return layers.Multiply()([layers.ReLU()(x), gate])
+
+    model = network(2, gated, layers.Dense(4))
+    silence(model, [3], bias=-0.7)
+    small, report = gss.slim(model, return_report=True)
+    assert width(small) == 5
+    assert report.max_difference <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "size", "padded"),
+    [
+        *((1, 1, 1, 5, False), (2, 1, 1, 5, True), (3, 1, 1, 5, True), (1, 2, 1, 4, False)),
+        *((2, 2, 1, 4, False), (2, 2, 1, 5, True), (3, 3, 1, 6, False), (3, 2, 1, 5, True)),
+        # ends at 0, 2 and 2, 4: one further than there is
+        *((2, 2, 2, 4, True), (1, 1, 2, 5, False), (2, 1, 1, None, True), (1, 1, 1, None, False)),
+    ],
+)
+def test_same_pads_where_windows_do_not_tile(kernel, stride, dilation, size, padded):
+    layer = layers.DepthwiseConv2D(
+        (1, kernel), strides=stride, dilation_rate=(1, dilation), padding="same"
+    )
+    assert pads(layer, (stride, size, 3)) is padded
+    assert not pads(layers.DepthwiseConv2D(kernel, strides=stride), (9, size, 3))
+
+
+@pytest.mark.parametrize(("offset", "removable"), [(1.0, True), ([1.0, 2, 3, 4, 5, 6], False)])
+def test_numbers_per_channel_of_images_with_channels_first(offset, removable, monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    between = layers.Rescaling([1.0, 2, 3, 4, 5, 6], offset)
+    inputs = keras.Input((3, 8, 8))
+    x = layers.Conv2D(6, 1, name="cut", data_format="channels_first")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(between(x))))
+    assert gss.find_groups(model)[0].removable is removable
+
+
+def test_causal_pads_whatever_the_strides():
+    assert pads(layers.Conv1D(1, 2, strides=2, padding="causal"), (4, 3))
+    assert not pads(layers.Conv1D(1, 1, strides=2, padding="causal"), (4, 3))
 
 
 @pytest.mark.parametrize("name", UNREAD)

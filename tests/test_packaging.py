@@ -126,7 +126,7 @@ def test_every_dependency_has_a_lower_bound_and_what_is_installed_meets_it():
 
 def test_every_module_imported_is_a_declared_dependency():
     declared = {"keras", "numpy", "tensorflow", "tensorflow_datasets", "sklearn", "jax", "h5py"}
-    declared |= {"tf_keras", "tensorflow_model_optimization"}
+    declared |= {"tf_keras", "tensorflow_model_optimization", "matplotlib"}
     declared |= {"ai_edge_litert", "tf2onnx", "onnxruntime"}
     found = set()
     for path in [*(ROOT / "keras_gss").rglob("*.py"), ROOT / "keras_gss_cli.py"]:

@@ -88,6 +88,15 @@ def test_input_that_is_no_rectangle_is_refused_by_name():
         gss.slim(model, inputs="narrow")
 
 
+@pytest.mark.parametrize(("inputs", "shape"), [("narrow", (None, 3)), ("select", (None, 2, 2, 1))])
+def test_input_that_is_no_rectangle_is_narrowed_to_a_list(inputs, shape):
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2)])
+    put(model.layers[-1], [[1.0, 2], [0, 0], [3, 4], [5, 6]], np.zeros(2))
+    small, report = gss.slim(model, inputs=inputs, return_report=True)
+    assert small.input_shape == shape
+    assert [flat.tolist() for flat in report.selected.values()] == [[0, 2, 3]]
+
+
 def test_shared_layer_folds_only_what_all_its_calls_bring():
     left, right = keras.Input((2,)), keras.Input((2,))
     a, b = layers.Dense(2, name="a"), layers.Dense(2, name="b")
@@ -102,6 +111,16 @@ def test_shared_layer_folds_only_what_all_its_calls_bring():
     small = gss.slim(model)
     assert small.get_layer("a").units == small.get_layer("b").units == 1
     np.testing.assert_array_equal(read(small.get_layer("shared").bias), [15.0])
+
+
+@pytest.mark.parametrize(("sizes", "left"), [((4, 6), 2), ((4, 5), 3), ((5, 4), 3)])
+def test_a_shared_layer_folds_only_what_no_call_pads(sizes, left):
+    ends = [keras.Input((size, 2)) for size in sizes]
+    first = layers.Conv1D(3, 1, name="first")
+    shared = layers.Conv1D(2, 2, strides=2, padding="same")
+    model = keras.Model(ends, [shared(first(end)) for end in ends])
+    kill(first, 1, 0.5)
+    assert gss.slim(model).get_layer("first").filters == left
 
 
 def test_batch_normalisation_with_zero_scale_is_a_constant():
@@ -232,10 +251,11 @@ def same_after(model, small):
         np.testing.assert_array_equal(read(first), read(second))
 
 
-def test_parts_joined_along_space_lose_a_channel_together():
+@pytest.mark.parametrize("axis", [1, 2])
+def test_parts_joined_along_space_lose_a_channel_together(axis):
     x = keras.Input((4, 4, 2))
     a, b = layers.Conv2D(3, 1, name="a"), layers.Conv2D(3, 1, name="b")
-    y = layers.Flatten()(layers.Concatenate(axis=1)([a(x), b(x)]))
+    y = layers.Flatten()(layers.Concatenate(axis=axis)([a(x), b(x)]))
     model = keras.Model(x, layers.Dense(2)(y))
     kill(a, 0, 0.5)  # channel 0 of 'b' lives
     kill(a, 1, 0.5)
@@ -249,6 +269,18 @@ def test_parts_joined_along_space_lose_a_channel_together():
     small = gss.slim(model)
     assert small.get_layer("a").filters == small.get_layer("b").filters == 1
     same_after(model, small)
+
+
+def test_parts_joined_along_an_axis_of_unknown_length_lose_a_channel_together():
+    x = keras.Input((None, 2))
+    parts = [layers.Conv1D(3, 1, name=name) for name in ("a", "b")]
+    y = layers.Concatenate(axis=1)([part(x) for part in parts])
+    model = keras.Model(x, layers.Conv1D(2, 1)(y))
+    for neuron, biases, left in ((0, (0.5, 0.4), 3), (1, (0.5, 0.5), 2)):
+        for part, bias in zip(parts, biases, strict=True):
+            kill(part, neuron, bias)
+        small = gss.slim(model)
+        assert [small.get_layer(name).filters for name in ("a", "b")] == [left, left]
 
 
 def test_what_an_earlier_cut_left_of_a_reshape_is_cut_no_further():
@@ -267,6 +299,13 @@ def test_what_an_earlier_cut_left_of_a_reshape_is_cut_no_further():
     assert small.layers[0].units == 3
     assert small.layers[1].target_shape == (3, 1)
     same_after(model, small)
+
+
+def test_a_reshape_to_one_channel_ties_what_it_splits():
+    reshaped = [layers.Reshape((2, 1)), layers.Flatten(), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2), *reshaped])
+    kill(model.layers[0], 1, 1.0)
+    assert gss.slim(model).layers[0].units == 2
 
 
 def test_same_padding_of_an_unknown_size_may_pad():
@@ -295,6 +334,32 @@ def test_layers_and_models_shared_by_tensors_of_two_sizes_are_cut():
     assert small.get_layer("inner").get_layer("conv").filters == 3
     assert small.get_layer("inner").input_shape == (None, None, None, 2)
     same_after(model, small)
+
+
+def test_an_input_of_integers_is_not_narrowed_with_the_others():
+    ids, numbers = keras.Input((3,), dtype="int32"), keras.Input((4,))
+    table = layers.Flatten()(layers.Embedding(5, 2)(ids))
+    out = layers.Dense(1, name="out")
+    model = keras.Model([ids, numbers], out(layers.Concatenate()([table, numbers])))
+    kernel = np.ones((10, 1))
+    kernel[7] = 0.0
+    put(out, kernel, np.zeros(1))
+    small, report = gss.slim(model, inputs="narrow", return_report=True)
+    assert [tuple(x.shape) for x in small.inputs] == [(None, 3), (None, 3)]
+    assert [each.tolist() for each in report.selected.values()] == [[0, 1, 2], [0, 2, 3]]
+
+
+def test_flattened_images_narrow_to_the_pixels_used():
+    inputs = keras.Input((3, 3, 1), name="image")
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    kernel = np.arange(18.0).reshape(9, 2)
+    kernel[[0, 4, 5]] = 0  # what is left is no rectangle
+    put(model.layers[-1], kernel, np.ones(2))
+    small = gss.slim(model, inputs="narrow")
+    assert small.input_shape == (None, 6)
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 1)).astype("float32")
+    used = x.reshape(4, 9)[:, [1, 2, 3, 6, 7, 8]]
+    np.testing.assert_allclose(read(small(used)), read(model(x)), rtol=1e-5)
 
 
 def test_several_inputs_narrow_each_its_own_way():

@@ -21,7 +21,7 @@ from keras_gss.count import removable_share
 
 SMALL = 64  # pixels; what the models are run at
 LEAST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # what Keras allows
-NOISE = {"float32": 1e-5, "float64": 1e-8}  # the deepest blow a rounding up by ten million
+NOISE = {"float32": 1e-5, "float64": 1e-7}
 BATCH = 2
 
 

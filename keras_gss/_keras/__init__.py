@@ -32,12 +32,17 @@ from keras_gss._keras.regularizers import (
     is_silenced,
     regularizers_of,
 )
+from keras_gss._keras.run import gradients, layer_inputs
 from keras_gss._keras.state import (
     add_loss,
     forget_functions,
+    has_noise,
     in_symbolic_scope,
+    in_training,
     remove_loss,
+    track_noise,
     track_state,
+    untrack_noise,
     untrack_state,
 )
 from keras_gss._keras.walk import (
@@ -73,8 +78,11 @@ __all__ = [
     "dtype_of",
     "every_layer",
     "forget_functions",
+    "gradients",
     "graph_of",
+    "has_noise",
     "in_symbolic_scope",
+    "in_training",
     "input_structure",
     "is_graph",
     "is_layer",
@@ -84,6 +92,7 @@ __all__ = [
     "is_silenced",
     "is_tf_keras",
     "kinds",
+    "layer_inputs",
     "layer_view",
     "leaf_layers",
     "library_of",
@@ -103,7 +112,9 @@ __all__ = [
     "tensorflow_function",
     "tf_keras_if_imported",
     "to_numpy",
+    "track_noise",
     "track_state",
+    "untrack_noise",
     "untrack_state",
     "unwrapped",
     "without_wrappers",

@@ -14,6 +14,12 @@ def in_symbolic_scope() -> bool:
     return keras.src.backend.common.symbolic_scope.in_symbolic_scope()
 
 
+def in_training() -> bool:
+    """Tells whether the Keras 3 model that is being called is called with `training=True`."""
+    context = keras.src.backend.common.global_state.get_global_attribute("current_call_ctx")
+    return context is not None and bool(context.get_value("training"))
+
+
 class _State:
     """Looks to Keras like a seed generator: it owns one variable, called `state`."""
 
@@ -46,6 +52,24 @@ def track_state(model: Any, value: Any, name: str) -> keras.Variable:
     return state
 
 
+def track_noise(model: Any, seed: int) -> keras.random.SeedGenerator:
+    """Gives a Keras 3 model a source of random numbers for its traced steps."""
+    generator = keras.random.SeedGenerator(seed)
+    model._seed_generators.append(generator)
+    return generator
+
+
+def has_noise(model: Any) -> bool:
+    """Tells whether a model, apart from its layers, holds a source of random numbers."""
+    sources = getattr(model, "_seed_generators", ())
+    return any(isinstance(each, keras.random.SeedGenerator) for each in sources)
+
+
+def untrack_noise(model: Any, generator: keras.random.SeedGenerator) -> None:
+    """Takes back one `track_noise`."""
+    model._seed_generators[:] = [each for each in model._seed_generators if each is not generator]
+
+
 def untrack_state(model: Any, state: keras.Variable) -> None:
     """Takes back one `track_state`."""
     if not is_tf_keras(model):
@@ -68,9 +92,10 @@ def remove_loss(model: Any, added: Any) -> None:
 
 
 def forget_functions(model: Any) -> None:
-    """Makes a model trace its training and test step anew: a traced one keeps the old losses."""
+    """Makes a model trace its steps anew: traced ones keep the old losses and the old kernels."""
     model.train_function = None
     model.test_function = None
+    model.predict_function = None
 
 
 def _strategy_scope(model: Any) -> AbstractContextManager[Any]:

@@ -1,7 +1,5 @@
 """Training data: checks before any work, and batches whose order follows from seed and epoch."""
 
-import functools
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,13 +80,6 @@ def _check_labels(name: str, labels: np.ndarray, model: keras.Model) -> np.ndarr
 def size_of(data: Data) -> int:
     """Returns the number of samples."""
     return len(data[1])
-
-
-def checksum(data: Data) -> str:
-    """Returns a short text that two different data sets do not share."""
-    arrays = [np.ascontiguousarray(array) for array in tree.flatten(data)]
-    crc = functools.reduce(lambda value, array: zlib.crc32(array.data, value), arrays, 0)
-    return f"{size_of(data)} samples {crc:08x}"
 
 
 def epoch_order(samples: int, seed: tuple[int, ...], epoch: int) -> np.ndarray:

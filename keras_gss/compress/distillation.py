@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 
+from keras_gss._losses import gives_probabilities
 from keras_gss.compress.data import Data
-from keras_gss.compress.phases import EVALUATION_BATCH, gives_probabilities
+from keras_gss.compress.phases import EVALUATION_BATCH
 
 TEMPERATURE = 2.0
 

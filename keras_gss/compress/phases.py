@@ -9,14 +9,18 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_flag, check_integer
-from keras_gss._keras import Callback, is_tf_keras, leaf_layers, library_of, to_numpy
-from keras_gss._probe import random_inputs
+from keras_gss._keras import Callback, has_noise, is_tf_keras, leaf_layers, library_of, to_numpy
+from keras_gss._losses import loss_for
 from keras_gss.compress.data import Data, batches, size_of
 from keras_gss.compress.optimizers import adam_l2
 from keras_gss.compress.state import RunDirectory, State
 from keras_gss.regularizers.binding import attachment_of
 
 EVALUATION_BATCH = 500
+
+
+class DivergedError(RuntimeError):
+    """The loss of a training is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Trainer:
         phase: Phase,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         test: Data | None = None,
+        state: Sequence[Any] = (),
     ) -> list[dict[str, Any]]:
         """Trains `model` in place to the end of the phase, from its saved state if there is one.
 
@@ -78,6 +83,7 @@ class Trainer:
             phase: the phase.
             callbacks: come before those of this function, so that they may add to the logs.
             test: evaluated after every epoch for the history and nothing else.
+            state: further variables to save with the model's and to restore.
 
         Returns:
             The history, one dict per epoch.
@@ -85,16 +91,17 @@ class Trainer:
         Raises:
             RuntimeError: the loss is no longer finite.
         """
-        state = self.run.load(phase.name)
-        history = [] if state is None else state.meta["history"]
+        saved = self.run.load(phase.name)
+        history = [] if saved is None else saved.meta["history"]
+        variables = list({id(v): v for v in [*model.variables, *state]}.values())
         if len(history) >= phase.epochs:
-            if state is not None:
-                assign(model.variables, state.arrays["model"])
+            if saved is not None:
+                assign(variables, saved.arrays["model"])
             return history
-        if state is None:
-            seed_noise(model, phase.seed)
+        if saved is None:
+            seed_noise(model, phase.seed, state)
         self.compile(model, phase)
-        checkpoint = _Checkpoint(self, phase, history, state, list(model.variables))
+        checkpoint = _Checkpoint(self, phase, history, saved, variables)
         model.fit(
             batches(self.train, self.batch_size, phase.seed, len(history), phase.epochs),
             epochs=phase.epochs,
@@ -137,9 +144,15 @@ def evaluate(model: keras.Model, data: Data) -> dict[str, float]:
     return {key: float(value) for key, value in logs.items()}
 
 
-def seed_noise(model: keras.Model, seed: tuple[int, ...]) -> None:
-    """Sets the state of dropout and its like, which every copy of a model begins elsewhere."""
-    known = {id(variable) for variable in model.weights}
+def seed_noise(model: keras.Model, seed: tuple[int, ...], others: Sequence[Any] = ()) -> None:
+    """Sets the state of dropout and its like, which every copy of a model begins elsewhere.
+
+    Args:
+        model: the model.
+        seed: what decides it.
+        others: variables that the model holds beside its weights for another purpose.
+    """
+    known = {id(variable) for variable in [*model.weights, *others]}
     states = [variable for variable in model.variables if id(variable) not in known]
     drawn = np.random.default_rng(seed).integers(2**31, size=len(states))
     for state, value in zip(states, drawn, strict=True):
@@ -188,7 +201,9 @@ def choose_speed(
 def _is_dense(model: keras.Model) -> bool:
     layers = [layer for _, layer in leaf_layers(model)]
     slow = any(isinstance(layer, library_of(layer).layers.RNN) or _draws(layer) for layer in layers)
-    return not slow and all(len(variable.shape) <= 2 for variable in model.weights)
+    if slow or has_noise(model):
+        return False
+    return all(len(variable.shape) <= 2 for variable in model.weights)
 
 
 def _draws(layer: Any) -> bool:
@@ -203,24 +218,6 @@ def _on_cpu_tensorflow() -> bool:
     import tensorflow as tf
 
     return not tf.config.list_physical_devices("GPU")
-
-
-def loss_for(model: Any, labels: np.ndarray) -> Any:
-    """Returns the cross-entropy that fits the labels' shape and what the model gives."""
-    losses = library_of(model).losses
-    one_hot = labels.ndim == len(model.outputs[0].shape)
-    kind = losses.CategoricalCrossentropy if one_hot else losses.SparseCategoricalCrossentropy
-    return kind(from_logits=not gives_probabilities(model))
-
-
-def gives_probabilities(model: Any) -> bool:
-    """Tells whether a classifier's outputs are probabilities; logits otherwise.
-
-    They are if those of a few random inputs are: a softmax can stand in a nested model, be a
-    function or come before a last reshape.
-    """
-    outputs = to_numpy(model(random_inputs(model, batch=4), training=False))
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2))
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
@@ -243,7 +240,7 @@ class _Test(Callback):
 class _Checkpoint(Callback):
     """Restores a phase's state when training begins, saves it after every epoch and says so.
 
-    The state holds the model's variables, and apart from them what exists only while the phase
+    The state holds the variables given, and apart from them what exists only while the phase
     runs: the optimizer's variables and those of a bound penalty.
     """
 
@@ -280,7 +277,7 @@ class _Checkpoint(Callback):
         entry.update({key: float(value) for key, value in logs.items()})
         entry["seconds"] = time.perf_counter() - self._started
         if not np.isfinite(entry["loss"]):
-            raise RuntimeError(
+            raise DivergedError(
                 f"The loss is {entry['loss']} in epoch {epoch + 1} of phase '{self._phase.name}'. "
                 "The state of the epoch before is kept. Try a smaller learning rate or penalty."
             )

@@ -30,13 +30,15 @@ from keras_gss._keras import (
     to_numpy,
     without_wrappers,
 )
+from keras_gss._samples import checksum
 from keras_gss.callbacks import GroupSparsity
-from keras_gss.compress.data import Data, check_data, checksum, size_of
+from keras_gss.compress.data import Data, check_data, size_of
 from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, settle
 from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
+from keras_gss.procedures.base import Procedure
 from keras_gss.pruning import prune
 from keras_gss.pruning.thresholds import GRANULARITIES
 from keras_gss.regularizers import CrossLayerRegularizer
@@ -98,6 +100,7 @@ def compress(
     *,
     target: Any,
     regularizer: keras.Regularizer | None = None,
+    procedure: Procedure | None = None,
     granularity: Literal["element", "neuron"] = "neuron",
     inputs: Literal["keep", "narrow", "select"] = "keep",
     pretrain_epochs: int = 0,
@@ -112,11 +115,12 @@ def compress(
     seed: int = 0,
     jit_compile: bool | None = None,
     steps_per_execution: int | None = None,
+    timed: bool = True,
     verbose: bool = True,
 ) -> Result:
     """Makes a classifier smaller: three phases of training, then a cut that changes nothing.
 
-    1. Training under the penalty, after a pretraining without it if asked for.
+    1. Training under the penalty or by the procedure, after a pretraining without if asked for.
     2. A threshold, fixed or chosen on `validation` for the target.
     3. Finetuning with the zeros fixed.
 
@@ -135,10 +139,12 @@ def compress(
         target: an `AccuracyDrop`, or a threshold: `StdThreshold`, `AbsoluteThreshold`,
             `MacsBudget`, `ParamsBudget`.
         regularizer: a penalty, as for `attach`; None for those that the layers declare.
+        procedure: a method that is more than a penalty, such as `Spred(1e-5)`; a penalty may be
+            given with it, if it says so, or not.
         granularity: "neuron" zeroes whole neurons, "element" single weights.
         inputs: what `slim` does with input features that nothing reads.
         pretrain_epochs: epochs without penalty before everything else.
-        epochs: epochs under the penalty.
+        epochs: epochs under the penalty or by the procedure.
         finetune_epochs: epochs with the zeros fixed.
         batch_size: samples per step; at most as many as there are.
         learning_rate: Adam's.
@@ -153,14 +159,15 @@ def compress(
         seed: integer >= 0; decides the order of the samples and what dropout drops.
         jit_compile: whether to use XLA; None to choose by what the model is made of.
         steps_per_execution: steps per call of the compiled function; None to choose.
+        timed: measure the latency for the report too, which takes about two seconds.
         verbose: print a line per epoch.
 
     Returns:
         The `Result`.
 
     Raises:
-        TypeError, ValueError: arguments, data or a model that cannot be worked with; a penalty
-            that finds nothing it could remove; a directory of another run.
+        TypeError, ValueError: arguments, data or a model that cannot be worked with; a penalty or
+            a procedure that finds nothing it could remove; a directory of another run.
         OSError: the directory cannot be written.
         RuntimeError: the small model computes something else.
 
@@ -178,6 +185,8 @@ def compress(
     check_model(model, "compress")
     model = without_wrappers(model)
     regularizer = None if regularizer is None else as_cross_layer(regularizer)
+    penalised = regularizer is not None or bool(_declared(model))
+    _check_procedure(procedure, penalised)
     train = check_data("train", train, model)
     validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
@@ -188,6 +197,7 @@ def compress(
         "validation": checksum(validation),
         "target": repr(target),
         "regularizer": None if regularizer is None else keras.regularizers.serialize(regularizer),
+        "procedure": None if procedure is None else _described(procedure),
         "granularity": check_choice("granularity", granularity, GRANULARITIES),
         "inputs": check_choice("inputs", inputs, ("keep", "narrow", "select")),
         "pretrain_epochs": check_integer("pretrain_epochs", pretrain_epochs),
@@ -200,17 +210,26 @@ def compress(
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
+    check_flag("timed", timed)
     check_flag("verbose", verbose)
     if distillation:
         train, validation = one_hot(train, model), one_hot(validation, model)
-    if epochs:
+    if epochs and (penalised or procedure is None):
         _penalty_of(model, regularizer)
+    if epochs and procedure is not None:
+        procedure.end(procedure.begin(rebuild(model)))  # it raises now, or not at all
     steps = size_of(train) // settings["batch_size"]
+    speed_of = functools.partial(
+        choose_speed,
+        steps=steps,
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
     trainer = Trainer(
         train=train,
         validation=validation,
         batch_size=settings["batch_size"],
-        speed=choose_speed(model, steps, jit_compile, steps_per_execution),
+        speed=speed_of(model),
         run=RunDirectory(directory, settings),
         say=functools.partial(print, flush=True) if verbose else lambda line: None,
     )
@@ -223,9 +242,17 @@ def compress(
     trained = rebuild(model)
     copy_values(start, trained)
     if epochs:
-        _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
-        callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
-        history = history + trainer.fit(trained, phase("train", epochs, seed=(seed, 1)), callbacks)
+        method = Procedure() if procedure is None else procedure
+        callbacks: list[Any] = []
+        if penalised:
+            _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
+            callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
+        trained = method.begin(trained)
+        callbacks = [*method.callbacks(), *callbacks]
+        training = phase("train", epochs, seed=(seed, 1))
+        own = replace(trainer, speed=speed_of(trained))  # noise on kernels is slow under XLA
+        history = history + own.fit(trained, training, callbacks, state=method.state())
+        trained = method.end(trained)
     trained = _without_penalties(trained)
     trainer.run.save_model("trained.keras", trained)
     accuracies = {
@@ -239,13 +266,15 @@ def compress(
         finetuner = replace(trainer, train=soften(train, dense, distillation))
 
     finetune = plain("finetune", finetune_epochs, seed=(seed, 2))
+    methods: tuple[Any, ...] = (regularizer, procedure, *_declared(model))
     threshold, search = settle(
         target,
         finetuner,
         trained,
+        dense=model,
         dense_accuracy=accuracies["dense"],
         granularity=granularity,
-        inputs=_penalises_inputs(model, regularizer),
+        inputs=any(each is not None and each.inputs for each in methods),
         finetune=finetune,
     )
     pruned = prune(trained, threshold, granularity=granularity)
@@ -274,7 +303,7 @@ def compress(
         model=small,
         pruned=pruned,
         trained=trained,
-        report=compare(model, small, slimming=slimming, accuracy=compared),
+        report=compare(model, small, slimming=slimming, accuracy=compared, timed=timed),
         threshold=threshold,
         search=tuple(search),
         history=tuple(history + finetuning),
@@ -306,9 +335,28 @@ def _without_penalties(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _penalises_inputs(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> bool:
-    declared = [declared_part(own) for _, own in regularizers_of(model)]
-    return any(each is not None and each.inputs for each in [regularizer, *declared])
+def _check_procedure(procedure: Any, penalised: bool) -> None:
+    if procedure is None:
+        return
+    if not isinstance(procedure, Procedure):
+        raise TypeError(
+            f"`procedure` must be a Procedure such as Spred(1e-5), or None. Received: "
+            f"procedure={procedure!r}"
+        )
+    if penalised and not procedure.takes_penalty:
+        raise ValueError(
+            f"{procedure!r} brings a penalty of its own on weights that it replaces: it cannot be "
+            "given with a `regularizer`, or to a model whose layers declare one."
+        )
+
+
+def _described(procedure: Procedure) -> dict[str, Any]:
+    return {"class_name": type(procedure).__name__, "config": procedure.get_config()}
+
+
+def _declared(model: keras.Model) -> list[CrossLayerRegularizer]:
+    parts = (declared_part(own) for _, own in regularizers_of(model))
+    return [part for part in parts if part is not None]
 
 
 def _penalty_of(model: keras.Model, regularizer: CrossLayerRegularizer | None) -> float:

@@ -83,6 +83,7 @@ def settle(
     trainer: Trainer,
     model: keras.Model,
     *,
+    dense: keras.Model,
     dense_accuracy: float,
     granularity: str,
     inputs: bool,
@@ -95,6 +96,8 @@ def settle(
             whose accuracy stays; a budget, which is resolved; or any other threshold, returned.
         trainer: evaluates, and finetunes before that; its directory keeps what was tried.
         model: the model to prune.
+        dense: the model given to `compress`, of whose cost a budget is a fraction: procedures may
+            hand over weights that are zero already.
         dense_accuracy: the validation accuracy that an `AccuracyDrop` is about.
         granularity: see `prune`.
         inputs: whether input features may go too, for an `AccuracyDrop`.
@@ -108,7 +111,7 @@ def settle(
         ValueError: no ratio tried keeps the accuracy; a budget cannot be met.
     """
     if hasattr(target, "resolve"):
-        return target.resolve(model, granularity), []
+        return target.resolve(model, granularity, dense), []
     if not isinstance(target, AccuracyDrop):
         return target, []
     floor = dense_accuracy - target.drop

@@ -118,6 +118,8 @@ def _walk(found: Trace, model: keras.Model, inputs: list[Signal], prefix: str) -
         batch, *declared = source.shape
 
         def resized(sizes: tuple, batch=batch, declared=declared) -> tuple:
+            if len(sizes) < len(declared):  # used features that form no rectangle, in one line
+                return (batch, *sizes)
             known = (None if old is None else new for old, new in zip(declared, sizes, strict=True))
             return (batch, *known)
 

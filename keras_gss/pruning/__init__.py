@@ -2,15 +2,23 @@
 
 from keras_gss.pruning.budgets import MacsBudget, ParamsBudget
 from keras_gss.pruning.masks import FixedZeros, KeepZeros
+from keras_gss.pruning.pfp import PFP
 from keras_gss.pruning.prune import prune
+from keras_gss.pruning.rankings import MagnitudeThreshold, RandomThreshold, Ranking
+from keras_gss.pruning.snip import SNIP
 from keras_gss.pruning.thresholds import AbsoluteThreshold, StdThreshold, Threshold
 
 __all__ = [
+    "PFP",
+    "SNIP",
     "AbsoluteThreshold",
     "FixedZeros",
     "KeepZeros",
     "MacsBudget",
+    "MagnitudeThreshold",
     "ParamsBudget",
+    "RandomThreshold",
+    "Ranking",
     "StdThreshold",
     "Threshold",
     "prune",

@@ -1,16 +1,21 @@
-"""Thresholds given by what may remain: the ratio of a `StdThreshold` is searched for."""
+"""Thresholds given by what may remain: how far to cut, by whatever rule, is searched for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from keras_gss._checks import check_fraction
+from keras_gss._checks import check_fraction, reject
 from keras_gss.count import count_values
 from keras_gss.pruning.emptied import masked, names_of_emptied
 from keras_gss.pruning.pieces import Masks, Survey
+from keras_gss.pruning.rankings import Ranking
 from keras_gss.pruning.thresholds import StdThreshold, Threshold
+
+
+class BudgetError(ValueError):
+    """A budget cannot be met without emptying a layer."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -19,89 +24,147 @@ class Budget(Threshold):
 
     unit: ClassVar[str] = ""
     fraction: float
+    by: Ranking | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "fraction", check_fraction("fraction", self.fraction))
+        if self.by is None:
+            return
+        if not isinstance(self.by, Ranking):
+            raise reject("by", "a ranking such as MagnitudeThreshold(), or None", self.by)
+        given = [name for name, value in self._options().items() if value != _DEFAULTS[name]]
+        if given:
+            raise ValueError(
+                f"`{given[0]}` is the ranking's to say: give it to {type(self.by).__name__}. "
+                f"Received: {self!r}"
+            )
 
     def cost(self, count: Any) -> int:
         """Returns what the budget limits, from a `Count`."""
         raise NotImplementedError
 
-    def resolve(self, model: keras.Model, granularity: str) -> StdThreshold:
-        """Returns the `StdThreshold` of the smallest ratio that meets the budget.
+    def resolve(
+        self, model: keras.Model, granularity: str, dense: keras.Model | None = None
+    ) -> Threshold:
+        """Returns the threshold that meets the budget and cuts least.
 
-        Only ratios at which one more weight or neuron goes are tried, by bisection, so the result
-        leaves the largest cost within the budget wherever a larger ratio never costs more; if it
-        does (constants that cease to cancel can revive a neuron), the best of the ratios tried.
+        By default it is the `StdThreshold` of the smallest ratio, with `by` that ranking with its
+        largest fraction. Only levels at which one more weight or neuron goes are tried, by
+        bisection, so the result leaves the largest cost within the budget wherever cutting more
+        never costs more; if it does (constants that cease to cancel can revive a neuron), the best
+        of the levels tried.
+
+        Args:
+            model: the model to prune.
+            granularity: "element" or "neuron".
+            dense: the model whose cost `fraction` is a fraction of; by default `model`.
 
         Raises:
             ValueError: the budget cannot be met without emptying a layer.
         """
-        return self._search(self._survey(model, granularity))
+        found, level = self._search(model, granularity, dense)
+        return self._rule()._at(found, level)
 
     def masks(self, model: keras.Model, granularity: str) -> Masks:
         """Returns the masks of `resolve(model, granularity)`."""
-        found = self._survey(model, granularity)
-        return _masks_at(self._search(found), found)
+        found, level = self._search(model, granularity)
+        return self._masks_at(found, level)
 
-    def _search(self, found: Survey) -> StdThreshold:
-        budget = self.fraction * self.cost(count_values(found.model, {}))
-        ratios = _ratios(found)
+    def _rule(self) -> Any:
+        return self.by or _StdRatios(**self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _DEFAULTS}
+
+    def _masks_at(self, found: Survey, level: float) -> Masks:
+        rule = self._rule()
+        return rule._masks(found, rule._limits(found, level))
+
+    def _search(
+        self, model: keras.Model, granularity: str, dense: keras.Model | None = None
+    ) -> tuple[Survey, float]:
+        found = self._rule()._survey(model, granularity)
+        whole = self.cost(count_values(found.model if dense is None else dense, {}))
+        budget = self.fraction * whole
+        levels = self._rule()._levels(found)
         tried: list[tuple[float, float]] = []
         emptied: list[str] = []
 
-        def meets(ratio: float) -> bool:
+        def meets(level: float) -> bool:
             nonlocal emptied
-            masks = _masks_at(self._at(ratio), found)
+            masks = self._masks_at(found, level)
             names = names_of_emptied(found.weights, found.groups, found.values, masks)
             if names:
                 emptied = names
                 return True
             cost = self.cost(count_values(found.model, masked(found.values, masks)))
-            tried.append((cost, ratio))
+            tried.append((cost, level))
             return cost <= budget
 
-        low, high = 0, len(ratios) - 1
+        low, high = 0, len(levels) - 1
         while low < high:
             middle = (low + high) // 2
-            if meets(ratios[middle]):
+            if meets(levels[middle]):
                 high = middle
             else:
                 low = middle + 1
-        meets(ratios[low])
-        within = [(cost, -ratio) for cost, ratio in tried if cost <= budget]
+        meets(levels[low])
+        within = [(cost, -level) for cost, level in tried if cost <= budget]
         if not within:
-            raise ValueError(self._refusal(found, budget, min(tried, default=None), emptied))
-        _, ratio = max(within)
-        return self._at(-ratio)
-
-    def _at(self, ratio: float) -> StdThreshold:
-        return StdThreshold(
-            ratio,
-            biases=self.biases,
-            inputs=self.inputs,
-            also=self.also,
-            keep_strongest=self.keep_strongest,
-        )
+            least = min(tried, default=None)
+            raise BudgetError(self._refusal(found, budget, whole, least, emptied))
+        _, level = max(within)
+        return found, -level
 
     def _refusal(
         self,
         found: Survey,
         budget: float,
+        whole: int,
         least: tuple[float, float] | None,
         emptied: list[str],
     ) -> str:
-        dense = self.cost(count_values(found.model, {}))
-        reached = f"At best {least[0]:,} remain, at ratio {least[1]:.6g}. " if least else ""
+        reached = ""
+        if least:
+            at = self._rule()._name(found, least[1])
+            reached = f"At best {least[0]:,} remain, at {at}. "
         limit = f"Beyond that these would be empty: {', '.join(emptied)}. " if emptied else ""
         fix = "a larger fraction or a model trained under a stronger penalty"
         if emptied:
             fix += ", or `keep_strongest=True`"
         return (
             f"`{type(self).__name__}(fraction={self.fraction})` allows {int(budget):,} of "
-            f"{dense:,} {self.unit}. {reached}{limit}Use {fix}."
+            f"{whole:,} {self.unit}. {reached}{limit}Use {fix}."
         )
+
+
+_DEFAULTS = {each.name: each.default for each in fields(Threshold)}
+
+
+@dataclass(frozen=True, repr=False)
+class _StdRatios(Threshold):
+    """The rule of a budget without ranking: a `StdThreshold`, the levels being its ratios."""
+
+    def _levels(self, found: Survey) -> np.ndarray:
+        """Returns ratios, ascending from 0, between which nothing changes; the last zeroes all."""
+        changes = [np.zeros(1)]
+        for piece in found.pieces:
+            spread = np.std(piece.values, dtype=np.float64)
+            if spread > 0:
+                changes.append((piece.strengths / spread).ravel())
+        at = np.unique(np.concatenate(changes))
+        return np.concatenate([[0.0], (at[:-1] + at[1:]) / 2, [2 * at[-1]]])
+
+    def _limits(self, found: Survey, level: float) -> list[float]:
+        threshold = self._at(found, level)
+        return [threshold.limit(piece.values) for piece in found.pieces]
+
+    def _at(self, found: Survey, level: float) -> StdThreshold:
+        return StdThreshold(level, **{name: getattr(self, name) for name in _DEFAULTS})
+
+    def _name(self, found: Survey, level: float) -> str:
+        return f"ratio {level:.6g}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,6 +175,8 @@ class MacsBudget(Budget):
 
     Args:
         fraction: of `count(model).live_macs` for the model passed, 0 < fraction <= 1.
+        by: another rule than `StdThreshold`'s: a ranking such as `MagnitudeThreshold()` or
+            `SNIP(x, y)`, the highest scores of which stay. It has the arguments below itself.
         biases, inputs, also, keep_strongest: see `Threshold`.
 
     Raises:
@@ -141,6 +206,8 @@ class ParamsBudget(Budget):
 
     Args:
         fraction: of `count(model).nonzero_parameters` for the model passed, 0 < fraction <= 1.
+        by: another rule than `StdThreshold`'s: a ranking such as `MagnitudeThreshold()` or
+            `SNIP(x, y)`, the highest scores of which stay. It has the arguments below itself.
         biases, inputs, also, keep_strongest: see `Threshold`.
 
     Raises:
@@ -161,18 +228,3 @@ class ParamsBudget(Budget):
     def cost(self, count: Any) -> int:
         """Returns the non-zero parameters of a `Count`."""
         return count.nonzero_parameters
-
-
-def _masks_at(threshold: StdThreshold, found: Survey) -> Masks:
-    return threshold._masks(found, [threshold.limit(piece.values) for piece in found.pieces])
-
-
-def _ratios(found: Survey) -> np.ndarray:
-    """Returns ratios, ascending from 0, between which nothing changes; the last zeroes all."""
-    changes = [np.zeros(1)]
-    for piece in found.pieces:
-        spread = np.std(piece.values, dtype=np.float64)
-        if spread > 0:
-            changes.append((piece.strengths / spread).ravel())
-    at = np.unique(np.concatenate(changes))
-    return np.concatenate([[0.0], (at[:-1] + at[1:]) / 2, [2 * at[-1]]])

@@ -42,11 +42,13 @@ class Piece:
             neuron's in- and outgoing weights.
         values: the weights whose spread may set the limit.
         parts: what is zeroed with the members.
+        group: the neurons' group; None for the weights of a tensor.
     """
 
     strengths: np.ndarray
     values: np.ndarray
     parts: tuple[Part, ...]
+    group: NeuronGroup | None = None
 
     def revive(self, keep: np.ndarray, variable: Any, position: tuple[int, ...]) -> None:
         """Marks in `keep` the members that own the entry at `position` of `variable`."""
@@ -151,9 +153,8 @@ def _neurons(
             continue
         along = [s for s in group.companions if _zeroed_along(s, by_id)]
         parts = tuple(Part(s.weight, s.axis, s.index) for s in (*own, *along))
-        owned = [_owned(s, values) for s in own]
-        strengths = _root_mean_squares(owned, group.size)
-        pieces.append(Piece(strengths, np.concatenate([rows.ravel() for _, rows in owned]), parts))
+        spread = np.concatenate([_owned(s, values)[1].ravel() for s in own])
+        pieces.append(Piece(neuron_strengths(group, values), spread, parts, group))
     return pieces, left
 
 
@@ -172,10 +173,12 @@ def _owned(piece: WeightSlice, values: Mapping[int, np.ndarray]) -> tuple[np.nda
     return piece.index[positions], rows.reshape(len(positions), -1)
 
 
-def _root_mean_squares(owned: Sequence[tuple[np.ndarray, np.ndarray]], size: int) -> np.ndarray:
-    squares, counts = np.zeros(size), np.zeros(size)
-    for owners, rows in owned:
+def neuron_strengths(group: NeuronGroup, values: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Returns the root-mean-square of the in- and outgoing weights of each neuron, float64."""
+    squares, counts = np.zeros(group.size), np.zeros(group.size)
+    for piece in (*group.incoming, *group.outgoing):
+        owners, rows = _owned(piece, values)
         sums = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        squares += np.bincount(owners, sums, minlength=size)
-        counts += np.bincount(owners, minlength=size) * rows.shape[1]
+        squares += np.bincount(owners, sums, minlength=group.size)
+        counts += np.bincount(owners, minlength=group.size) * rows.shape[1]
     return np.sqrt(squares / np.maximum(counts, 1))

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gss._checks import check_choice
+from keras_gss._checks import check_choice, check_threshold
 from keras_gss._keras import check_model, is_tf_keras, put, rebuild, to_numpy, without_wrappers
 from keras_gss.graph import find_groups
 from keras_gss.pruning.emptied import masked, names_of_emptied
@@ -51,11 +51,7 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
     0.0
     """
     check_choice("granularity", granularity, GRANULARITIES)
-    if not callable(getattr(threshold, "masks", None)):
-        raise TypeError(
-            "`threshold` must have a method `masks(model, granularity)`, as StdThreshold(0.3) "
-            f"has. Received: threshold={threshold!r}"
-        )
+    check_threshold("threshold", threshold)
     check_model(model, "prune")
     model = without_wrappers(model)
     weights = list(weights_of(model))

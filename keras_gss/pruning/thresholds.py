@@ -68,9 +68,13 @@ class Threshold:
 
     def __repr__(self) -> str:
         arguments = sorted(fields(self), key=lambda field: bool(field.kw_only))
-        values = [(field.name, getattr(self, field.name), field.default) for field in arguments]
-        given = [f"{name}={value!r}" for name, value, default in values if value != default]
+        values = [(field, self._said(field.name)) for field in arguments]
+        given = [f"{field.name}={text}" for field, text in values if text != repr(field.default)]
         return f"{type(self).__name__}({', '.join(given)})"
+
+    def _said(self, name: str) -> str:
+        """Returns the text of an argument in `repr`."""
+        return repr(getattr(self, name))
 
     def limit(self, values: np.ndarray) -> float:
         """Returns the strength below which a member goes.

@@ -1,28 +1,20 @@
 """Plants each of the bugs in `bugs.py` into a copy of the tree and runs the tests that should see it.
 
 python tests/planted_bugs              # all of them, minutes; writes results.md
+python tests/planted_bugs --resume     # but those that results.md says were caught
 python tests/planted_bugs --only flatten
 """
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
-import conftest  # noqa: F401  sets the environment before TensorFlow is imported
-import hypothesis  # noqa: F401  what all children import is imported once
-import keras  # noqa: F401
-import pytest
-import tensorflow as tf  # noqa: F401
+from altered_tree import altered, copied, first_failure, run_tests
 from bugs import BUGS
 
-sys.modules.pop("conftest")
-ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results.md")
 
 
@@ -30,7 +22,7 @@ def caught(folder: Path, file: str, right: str, wrong: str, tests: str) -> tuple
     """Plants one bug in the tree under `folder`, runs tests, and takes it out again.
 
     Returns:
-        Whether a test failed, and pytest's last line.
+        Whether a test failed, and the first that did.
 
     Raises:
         ValueError: if the text is not in the file exactly once, or the tests did not run.
@@ -39,63 +31,51 @@ def caught(folder: Path, file: str, right: str, wrong: str, tests: str) -> tuple
     text = path.read_text()
     if text.count(right) != 1:
         raise ValueError(f"{file} holds {text.count(right)} times: {right!r}")
-    path.write_text(text.replace(right, wrong))
-    try:
-        code, output = in_child(folder, ["-qx", "-p", "no:cacheprovider", *tests.split()])
-    finally:
-        path.write_text(text)
+    with altered(path, text.replace(right, wrong)):
+        code, output = run_tests(folder, ["-qx", *tests.split()])
     if code not in (0, 1):
         raise ValueError(f"pytest ended with {code}: {output[-2000:]}")
-    failed = [line for line in output.splitlines() if line.startswith("FAILED")]
-    return code == 1, failed[0].split(" - ")[0][7:] if failed else "-"
+    return code == 1, first_failure(output) or "-"
 
 
-def in_child(folder: Path, arguments: list[str]) -> tuple[int, str]:
-    """Runs pytest on the tree under `folder` in a process that need not import Keras again."""
-    log = folder / "output"
-    child = os.fork()
-    if child == 0:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(descriptor, stream)
-        os.chdir(folder)
-        sys.path[:0] = [str(folder), str(folder / "tests")]
-        os.environ["PYTHONPATH"] = str(folder)
-        code = pytest.main(arguments)
-        sys.stdout.flush()
-        os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
+def write(rows: dict[str, str]) -> str:
+    """Writes the rows of all bugs that were run; returns the line that counts them."""
+    done = [rows[bug[0]] for bug in BUGS if bug[0] in rows]
+    total = f"{sum('| caught |' in row for row in done)} of {len(BUGS)} planted bugs caught"
+    if len(done) < len(BUGS):
+        total += f", {len(BUGS) - len(done)} not run"
+    versions = ", ".join(f"{each} {version(each)}" for each in ("keras", "tensorflow", "numpy"))
+    head = [
+        f"Written by `python tests/planted_bugs` on {time.strftime('%Y-%m-%d')} with {versions}.",
+        *("", f"{total}.", "", "| bug | in | | first test to fail |", "|---|---|---|---|"),
+    ]
+    RESULTS.write_text("\n".join([*head, *done]) + "\n")
+    return total
 
 
 def main() -> int:
     """Returns the number of bugs that no test saw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="bugs whose description holds this")
-    only = parser.parse_args().only
-    chosen = [bug for bug in BUGS if only.lower() in bug[0].lower()]
-    lines, missed = [], 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("keras_gss", "tests", "examples"):
-            shutil.copytree(ROOT / part, folder / part)
-        for file in ("setup.cfg", "keras_gss_cli.py"):
-            shutil.copy(ROOT / file, folder)
+    parser.add_argument("--resume", action="store_true", help="keep what results.md says is caught")
+    arguments = parser.parse_args()
+    chosen = [bug for bug in BUGS if arguments.only.lower() in bug[0].lower()]
+    rows, missed = {}, 0
+    if arguments.resume or arguments.only:
+        lines = (line for line in RESULTS.read_text().splitlines() if "| caught |" in line)
+        rows = {line.split(" | ")[0][2:]: line for line in lines}
+    if arguments.resume:
+        chosen = [bug for bug in chosen if bug[0] not in rows]
+    sys.dont_write_bytecode = True  # it is told from its source by second and size alone
+    with copied() as folder:
         for what, *bug in chosen:
             started = time.perf_counter()
             seen, by = caught(folder, *bug)
             missed += not seen
-            lines.append(f"| {what} | `{bug[0]}` | {'caught' if seen else '**missed**'} | `{by}` |")
-            print(lines[-1], f"{time.perf_counter() - started:.0f} s", flush=True)
-    versions = ", ".join(f"{each} {version(each)}" for each in ("keras", "tensorflow", "numpy"))
-    total = f"{len(chosen) - missed} of {len(chosen)} planted bugs caught"
-    print(total)
-    if not only:
-        head = [
-            f"Written by `python tests/planted_bugs` on {time.strftime('%Y-%m-%d')} with {versions}.",
-            *("", f"{total}.", "", "| bug | in | | first test to fail |", "|---|---|---|---|"),
-        ]
-        RESULTS.write_text("\n".join([*head, *lines]) + "\n")
+            rows[what] = f"| {what} | `{bug[0]}` | {'caught' if seen else '**missed**'} | `{by}` |"
+            print(rows[what], f"{time.perf_counter() - started:.0f} s", flush=True)
+            write(rows)
+    print(write(rows))
     return missed
 
 

@@ -1,0 +1,95 @@
+"""Running a model for what happens inside: gradients of a loss, and what its layers are given."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gss._keras.library import is_tf_keras, to_numpy
+from keras_gss._keras.rebuild import rebuild
+from keras_gss._keras.walk import leaf_layers
+
+
+def gradients(
+    model: Any, loss: Callable[[Any, Any], Any], x: Any, y: np.ndarray
+) -> dict[int, np.ndarray]:
+    """Computes the gradient of a loss on one batch, in training mode; the model is not changed.
+
+    Args:
+        model: a built Sequential or functional model.
+        loss: function of labels and outputs, a scalar.
+        x: inputs, in the structure of the model's.
+        y: labels.
+
+    Returns:
+        `{id(variable): array}` for every weight that training could move, frozen ones too.
+
+    Raises:
+        ValueError: the backend is neither TensorFlow nor JAX.
+    """
+    copy = rebuild(model, _trainable)
+    known = {id(variable) for variable in copy.weights}
+    for noise in (v for v in copy.variables if id(v) not in known):
+        noise.assign(np.zeros(noise.shape, "uint32"))  # dropout draws the same each time
+    found = _gradients(copy, loss, x, y)
+    pairs = zip(model.weights, copy.weights, strict=True)
+    return {id(old): found[id(new)] for old, new in pairs if id(new) in found}
+
+
+def _trainable(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "trainable": True} if "trainable" in config else config
+
+
+def _gradients(model: Any, loss: Callable, x: Any, y: np.ndarray) -> dict[int, np.ndarray]:
+    variables = model.trainable_variables
+    backend = keras.backend.backend()
+    if backend == "tensorflow" or is_tf_keras(model):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        found = tape.gradient(value, variables, unconnected_gradients="zero")
+        found = [tf.convert_to_tensor(each) for each in found]
+    elif backend == "jax":
+        import jax
+
+        others = [v.value for v in model.non_trainable_variables]
+
+        def of(values: list[Any]) -> Any:
+            outputs, _ = model.stateless_call(values, others, x, training=True)
+            return loss(y, outputs)
+
+        found = jax.grad(of)([v.value for v in variables])
+    else:
+        raise ValueError(f"Gradients need TensorFlow or JAX. Received: backend={backend!r}")
+    return {id(v): np.asarray(to_numpy(g)) for v, g in zip(variables, found, strict=True)}
+
+
+def layer_inputs(model: Any, x: Any) -> dict[int, list[np.ndarray]]:
+    """Records what a model's layers are called with on a batch, in inference mode.
+
+    Args:
+        model: a built Sequential or functional model; it is not changed.
+        x: inputs, in the structure of the model's.
+
+    Returns:
+        `{id(layer): first arguments, one array per call}` for the layers that hold no others and
+        are called with a tensor.
+    """
+    copy = rebuild(model)
+    seen: dict[int, list[np.ndarray]] = {}
+    pairs = zip(leaf_layers(model), leaf_layers(copy), strict=True)
+    for (_, original), (_, layer) in pairs:
+        layer.call = _recording(layer.call, seen.setdefault(id(original), []))
+    copy(x, training=False)
+    return seen
+
+
+def _recording(call: Callable, seen: list[np.ndarray]) -> Callable:
+    def recorded(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if keras.ops.is_tensor(inputs):
+            seen.append(np.asarray(to_numpy(inputs)))
+        return call(inputs, *args, **kwargs)
+
+    return recorded

@@ -1,0 +1,221 @@
+"""Running a comparison: search each method's strength, freeze it, run the seeds."""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from keras_gss._checks import check_fraction, check_integer, reject
+from keras_gss.comparison.methods import METHODS
+from keras_gss.comparison.protocol import Protocol, Run, execute, pretrain
+from keras_gss.comparison.store import RESULTS, Store, read
+from keras_gss.comparison.table import Comparison
+
+QUICK = {"budget": 2, "pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1}
+
+
+def compare_methods(
+    model: str,
+    dataset: str,
+    directory: str | os.PathLike,
+    *,
+    methods: Sequence[str] | Literal["all"] = "all",
+    target_macs: float | Sequence[float] | None = None,
+    target_params: float | Sequence[float] | None = None,
+    seeds: Sequence[int] = (1, 2, 3),
+    jobs: int = 1,
+    quick: bool = False,
+    command: str = "",
+    verbose: bool = True,
+    **protocol: Any,
+) -> Comparison:
+    """Compares methods under one protocol: same data, start, epochs, search and cost for all.
+
+    Every method begins with the same pretrained weights (one that prunes at initialisation, with
+    the same initial ones, and trains as long in all), tries the same number of strengths with one
+    seed, judged on the validation data, and then runs with the strength found and every other
+    seed. All are cut to the same cost, finetuned, made smaller and counted alike. The test data
+    are read by these last runs only.
+
+    Started again with the same arguments, it goes on where it was killed; more methods, targets
+    and seeds may be asked of a directory at any time.
+
+    Args:
+        model: a named model, or a file.
+        dataset: a named dataset.
+        directory: holds `results.jsonl`, a JSON line for each finished run, the pretrained models,
+            and what resumes the runs under way.
+        methods: names, or "all" of `keras_gss.comparison.METHODS`.
+        target_macs: the fraction of the live MACs that may remain, or several of them.
+        target_params: instead of that, of the non-zero parameters.
+        seeds: of the final runs.
+        jobs: how many processes. With more than one, a script has to call this under
+            `if __name__ == "__main__":`.
+        quick: a smoke run of few epochs, of which no table is made.
+        command: what the user typed, for the records.
+        verbose: print a line per run.
+        protocol: further arguments of `Protocol`, the schedule among them.
+
+    Returns:
+        The `Comparison` with all records of the directory.
+
+    Raises:
+        TypeError, ValueError: an argument, before any work; a directory of another protocol.
+
+    Example:
+    >>> import tempfile, keras_gss as gss
+    >>> compared = gss.compare_methods("digits-mlp", "digits", tempfile.mkdtemp(),
+    ...     methods=["random", "magnitude"], target_macs=0.3, seeds=[1], pretrain_epochs=1,
+    ...     epochs=1, finetune_epochs=1, verbose=False)
+    >>> [record["method"] for record in compared.records if record["role"] == "final"]
+    ['random', 'magnitude']
+    """
+    names = _names(methods)
+    unit, targets = _targets(target_macs, target_params)
+    seeds = [check_integer("seeds", seed) for seed in dict.fromkeys(seeds)]
+    if not seeds:
+        raise reject("seeds", "at least one integer >= 0", seeds)
+    jobs = check_integer("jobs", jobs, minimum=1)
+    settings = {**protocol, **(QUICK if quick else {})}
+    same = Protocol(model=model, dataset=dataset, unit=unit, quick=quick, **settings)
+    directory = Path(directory)
+    store = Store(directory, same)
+
+    def searches(name: str, target: float) -> list[Run]:
+        strengths = same.strengths(METHODS[name])
+        return [Run(name, target, each, same.search_seed, "search") for each in strengths]
+
+    pairs = [(name, target) for target in targets for name in names]
+    with _workers(jobs, same, directory) as submit:
+        tried = [run for pair in pairs for run in searches(*pair) if len(searches(*pair)) > 1]
+        _pretrain(submit, [same.search_seed] if tried else [])
+        _finish(store, submit, tried, command, verbose)
+        chosen = {pair: _best(store, searches(*pair)) for pair in pairs}
+        _pretrain(submit, seeds)
+        final = [
+            Run(name, target, chosen[name, target], seed, "final")
+            for name, target in pairs
+            for seed in seeds
+        ]
+        _finish(store, submit, final, command, verbose)
+    return Comparison(tuple(store.records))
+
+
+def _names(methods: Sequence[str] | str) -> list[str]:
+    names = list(METHODS) if methods == "all" else methods
+    if isinstance(names, str):
+        names = names.split(",")
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise ValueError(
+            f"`methods` must be 'all' or some of {', '.join(METHODS)}. "
+            f"Received: {', '.join(map(repr, unknown)) or 'none'}"
+        )
+    return names
+
+
+def _targets(macs: Any, params: Any) -> tuple[str, list[float]]:
+    if (macs is None) == (params is None):
+        raise ValueError("Give one of `target_macs` and `target_params`.")
+    unit, given = ("macs", macs) if params is None else ("params", params)
+    several = given if isinstance(given, (list, tuple)) else [given]
+    targets = [check_fraction(f"target_{unit}", each) for each in dict.fromkeys(several)]
+    if not targets:
+        raise reject(f"target_{unit}", "at least one fraction", given)
+    return unit, targets
+
+
+Submit = Callable[..., Any]
+
+
+@contextlib.contextmanager
+def _workers(jobs: int, protocol: Protocol, directory: Path) -> Iterator[Submit]:
+    """Yields a function that yields `(argument, function(protocol, argument, directory))`."""
+    if jobs == 1:
+
+        def one_by_one(function: Callable, arguments: Sequence[Any]) -> Iterator[Any]:
+            for argument in arguments:
+                yield argument, function(protocol, argument, directory)
+                keras.utils.clear_session()
+
+        yield one_by_one
+        return
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    with _environment(TF_NUM_INTRAOP_THREADS=threads, OMP_NUM_THREADS=threads):
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context, max_tasks_per_child=20) as pool:
+
+            def in_parallel(function: Callable, arguments: Sequence[Any]) -> Iterator[Any]:
+                futures = {
+                    pool.submit(function, protocol, argument, directory): argument
+                    for argument in arguments
+                }
+                try:
+                    for future in as_completed(futures):
+                        yield futures[future], future.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+
+            yield in_parallel
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Sets environment variables, where they are not set, for the processes begun meanwhile."""
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _pretrain(submit: Submit, seeds: Sequence[int]) -> None:
+    for _ in submit(pretrain, seeds):
+        pass
+
+
+def _finish(store: Store, submit: Submit, runs: Sequence[Run], command: str, verbose: bool) -> None:
+    waiting = [run for run in runs if store.of(run) is None]
+    done = len(runs) - len(waiting)
+    for run, record in submit(execute, waiting):
+        store.add({**record, "command": command})
+        done += 1
+        if verbose:
+            print(f"{done}/{len(runs)}  {run.name}  {_said(record)}", flush=True)
+
+
+def _said(record: dict[str, Any]) -> str:
+    if "error" in record:
+        return f"failed: {record['error']}"
+    figures = f"validation {record['validation']:.4f}  MACs {record['live_macs']:,}"
+    return f"{figures}  {record['seconds']:.0f} s"
+
+
+def _best(store: Store, runs: Sequence[Run]) -> float | None:
+    """Returns the strength of the highest validation accuracy, the smaller one of equals."""
+    if len(runs) == 1:
+        return runs[0].strength
+    records = [store.of(run) or {} for run in runs]
+    best = max(runs, key=lambda run: records[runs.index(run)].get("validation", -1.0))
+    return best.strength
+
+
+def load_comparison(directory: str | os.PathLike) -> Comparison:
+    """Reads the records of a directory.
+
+    Raises:
+        OSError: there are none.
+    """
+    path = Path(directory) / RESULTS
+    if not path.is_file():
+        raise OSError(f"There is no '{path}': run `keras-gss compare` with that directory first.")
+    return Comparison(tuple(read(path)))

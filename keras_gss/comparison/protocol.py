@@ -1,0 +1,269 @@
+"""The protocol that every method goes through, and the runs that it consists of."""
+
+import datetime
+import functools
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_gss import datasets, zoo
+from keras_gss._checks import (
+    check_choice,
+    check_factor,
+    check_flag,
+    check_integer,
+    check_positive,
+    is_real,
+    reject,
+)
+from keras_gss.comparison.methods import METHODS, Method, Task
+from keras_gss.compress import Result, compress
+from keras_gss.compress.phases import DivergedError
+from keras_gss.count import count
+from keras_gss.loading import load_model
+from keras_gss.pruning import MacsBudget, ParamsBudget, StdThreshold
+from keras_gss.pruning.budgets import Budget, BudgetError
+from keras_gss.pruning.thresholds import GRANULARITIES
+
+UNITS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What all runs of a comparison share; a directory of results belongs to one.
+
+    Args:
+        model: a named model of `zoo.MODELS`, or a file that `load_model` reads.
+        dataset: a named dataset.
+        validation: how much of the training data to hold out, see `datasets.load`.
+        unit: what a target is a fraction of: "macs" or "params".
+        granularity: what thresholds zero, "neuron" or "element".
+        inputs: whether input features are dealt with like neurons.
+        budget: integer >= 1, the number of strengths that each method may try.
+        search_seed: the seed with which they are tried.
+        pretrain_epochs: epochs before the methods begin, by each seed once.
+        epochs: epochs under the penalty or procedure.
+        finetune_epochs: epochs with the zeros fixed.
+        batch_size, learning_rate, weight_decay: see `compress`.
+        quick: whether this is a smoke run, of which no table is made.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    model: str
+    dataset: str
+    validation: float = 0.1
+    unit: str = "macs"
+    granularity: str = "neuron"
+    inputs: bool = False
+    budget: int = 5
+    search_seed: int = 0
+    pretrain_epochs: int = 30
+    epochs: int = 30
+    finetune_epochs: int = 15
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.model not in zoo.MODELS and not Path(self.model).exists():
+            names = ", ".join(zoo.MODELS)
+            raise reject("model", f"a file, or one of {names}", self.model)
+        check_choice("dataset", self.dataset, tuple(datasets.READERS))
+        if not is_real(self.validation) or self.validation <= 0:
+            raise reject("validation", "a number of samples or a fraction", self.validation)
+        check_choice("unit", self.unit, tuple(UNITS))
+        check_choice("granularity", self.granularity, GRANULARITIES)
+        for name in ("inputs", "quick"):
+            check_flag(name, getattr(self, name))
+        for name in ("budget", "batch_size"):
+            check_integer(name, getattr(self, name), minimum=1)
+        for name in ("search_seed", "pretrain_epochs", "epochs", "finetune_epochs"):
+            check_integer(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate)
+        check_factor("weight_decay", self.weight_decay)
+
+    @property
+    def schedule(self) -> str:
+        """The epochs of the three phases, in words."""
+        return f"{self.pretrain_epochs} + {self.epochs} + {self.finetune_epochs} epochs"
+
+    def strengths(self, method: Method) -> list[float | None]:
+        """Returns the strengths that a method tries: half a decade apart, around its default.
+
+        Example:
+        >>> protocol = Protocol(model="digits-mlp", dataset="digits", budget=3)
+        >>> [f"{strength:.3g}" for strength in protocol.strengths(METHODS["l1"])]
+        ['0.158', '0.5', '1.58']
+        >>> protocol.strengths(METHODS["random"])
+        [None]
+        """
+        if method.strength is None:
+            return [None]
+        middle = (self.budget - 1) / 2
+        steps = [(k - middle) / 2 for k in range(self.budget)]
+        return [float(f"{method.strength * 10**step:.4g}") for step in steps]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one method.
+
+    Attributes:
+        method: its name.
+        target: what may remain, a fraction.
+        strength: None if the method has none.
+        seed: of weights, batch order and what is drawn.
+        role: "search", in which the test data are not read, or "final".
+    """
+
+    method: str
+    target: float
+    strength: float | None
+    seed: int
+    role: str
+
+    @property
+    def name(self) -> str:
+        """A name for files."""
+        strength = "" if self.strength is None else f"-{self.strength:g}"
+        return f"{self.method}-{self.target:g}{strength}-seed{self.seed}-{self.role}"
+
+
+def pretrain(protocol: Protocol, seed: int, directory: Path) -> Path:
+    """Trains the model that all methods begin with, unless it is there; returns its file."""
+    trained = directory / f"dense-seed{seed}" / "trained.keras"
+    if not (trained.parent / "result.json").exists():
+        data = _dataset(protocol.dataset, protocol.validation)
+        compress(
+            _initial(protocol, seed),
+            data.train,
+            data.validation,
+            target=StdThreshold(0.0),
+            pretrain_epochs=protocol.pretrain_epochs,
+            epochs=0,
+            finetune_epochs=0,
+            directory=trained.parent,
+            **_common(protocol, seed),
+        )
+    return trained
+
+
+def execute(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
+    """Executes one run, from where it was killed if it was, and returns its record.
+
+    A method that cannot meet the target, or whose loss is no longer finite, has a record too, with
+    an "error" instead of figures.
+    """
+    method = METHODS[run.method]
+    data = _dataset(protocol.dataset, protocol.validation)
+    record: dict[str, Any] = {
+        **asdict(run),
+        **{"quick": protocol.quick, "schedule": protocol.schedule, "protocol": asdict(protocol)},
+        "versions": versions(),
+        "backend": keras.backend.backend(),
+    }
+    start = _initial(protocol, run.seed)
+    if not method.scratch:
+        start = load_model(directory / f"dense-seed{run.seed}" / "trained.keras")
+    granularity: Any = method.granularity or protocol.granularity
+    task = Task(
+        model=start,
+        train=data.train,
+        budget=UNITS[protocol.unit],
+        fraction=run.target,
+        granularity=granularity,
+        inputs=protocol.inputs,
+        epochs=protocol.epochs,
+        seed=run.seed,
+    )
+    state = directory / "running" / run.name
+    try:
+        recipe = method.build(task, run.strength)
+        epochs, finetune_epochs = _epochs(protocol, method, recipe)
+        result = compress(
+            start,
+            data.train,
+            data.validation,
+            target=recipe.target,
+            regularizer=recipe.regularizer,
+            procedure=recipe.procedure,
+            granularity=granularity,
+            epochs=epochs,
+            finetune_epochs=finetune_epochs,
+            test=data.test if run.role == "final" else None,
+            directory=state,
+            **_common(protocol, run.seed),
+        )
+        record.update(_figures(result))
+    except (BudgetError, DivergedError) as error:
+        record["error"] = " ".join(str(error).split())
+    shutil.rmtree(state, ignore_errors=True)
+    record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return record
+
+
+def _epochs(protocol: Protocol, method: Method, recipe: Any) -> tuple[int, int]:
+    """Returns the epochs of the second and third phase: the same sum for every method."""
+    acts = recipe.regularizer is not None or recipe.procedure is not None
+    epochs = protocol.epochs if acts else 0
+    before = 0 if method.scratch else protocol.pretrain_epochs
+    total = protocol.pretrain_epochs + protocol.epochs + protocol.finetune_epochs
+    return epochs, total - before - epochs
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    counted = count(result.pruned)
+    accuracies = result.accuracies
+    return {
+        "validation": accuracies["finetuned"],
+        "validation_dense": accuracies["dense"],
+        "test_dense": accuracies.get("test_dense"),
+        "test_last": accuracies.get("test_last_epoch"),
+        "test_best": accuracies.get("test_best_epoch"),
+        "live_macs": counted.live_macs,
+        "dense_macs": result.report.live_macs[0],
+        "nonzero_parameters": counted.nonzero_parameters,
+        "parameters": result.report.parameters[1],
+        "structure": "-".join(str(left) for _, left in counted.structure.values()),
+        "threshold": repr(result.threshold),
+        "settings": result.settings,
+        "seconds": round(sum(entry["seconds"] for entry in result.history), 1),
+    }
+
+
+def _common(protocol: Protocol, seed: int) -> dict[str, Any]:
+    names = ("batch_size", "learning_rate", "weight_decay")
+    shared = {name: getattr(protocol, name) for name in names}
+    return {**shared, "seed": seed, "timed": False, "verbose": False}
+
+
+def _initial(protocol: Protocol, seed: int) -> keras.Model:
+    if protocol.model in zoo.MODELS:
+        return zoo.build(protocol.model, seed)
+    return load_model(protocol.model)
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(name: str, validation: float) -> datasets.Dataset:
+    return datasets.load(name, validation)
+
+
+def versions() -> Mapping[str, str]:
+    """Returns the versions of Python and the packages that decide a result."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    for package in ("keras", "tensorflow", "jax"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

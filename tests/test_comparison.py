@@ -1,0 +1,347 @@
+"""Comparisons: the same protocol for every method, what is written, and the table made of it."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_gss as gss
+from keras_gss import datasets, zoo
+from keras_gss.comparison import METHODS, Comparison, Protocol, load_comparison, protocol
+from keras_gss.comparison import compare as running
+from keras_gss.comparison.methods import AT_FIRST, Task
+from keras_gss.comparison.protocol import Run
+from keras_gss.comparison.store import Store, read
+from keras_gss.compress.pipeline import _fingerprint
+from keras_gss.regularizers.binding import Attachment
+from keras_gss_cli import main
+
+ROOT = Path(__file__).parents[1]
+TINY = {"pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1, "learning_rate": 5e-3}
+PROTOCOL = Protocol(model="digits-mlp", dataset="digits", budget=3, **TINY)
+
+
+def compare(directory, **changes):
+    arguments = {
+        "methods": ["l1", "snip"],
+        "target_macs": 0.3,
+        "seeds": [1, 2],
+        "budget": 2,
+        "verbose": False,
+    }
+    return gss.compare_methods(
+        "digits-mlp", "digits", directory, **{**arguments, **TINY, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:  # XLA takes longer than these runs
+        fast = {"jit_compile": False, "steps_per_execution": 1}
+        patch.setattr(protocol, "compress", functools.partial(gss.compress, **fast))
+        return directory, compare(directory, command="typed")
+
+
+@pytest.fixture(scope="module")
+def task():
+    data = datasets.load("digits")
+    return Task(
+        model=zoo.build("digits-mlp"),
+        train=data.train,
+        budget=gss.MacsBudget,
+        fraction=0.3,
+        granularity="neuron",
+        inputs=True,
+        epochs=3,
+        seed=0,
+    )
+
+
+def of(compared, **wanted):
+    return [r for r in compared.records if wanted.items() <= r.items()]
+
+
+def test_every_method_searches_with_one_seed_and_runs_the_others_with_its_choice(compared):
+    _, found = compared
+    searched = of(found, role="search")
+    assert [(r["method"], r["strength"], r["seed"]) for r in searched] == [
+        ("l1", 0.2812, 0),
+        ("l1", 0.8891, 0),
+    ]
+    best = max(searched, key=lambda record: record["validation"])["strength"]
+    final = [(r["method"], r["strength"], r["seed"]) for r in of(found, role="final")]
+    expected = [("l1", best), ("snip", None)]
+    assert final == [(*each, seed) for each in expected for seed in (1, 2)]
+
+
+def test_all_meet_the_same_cost_after_the_same_number_of_epochs(compared):
+    _, found = compared
+    for record in found.records:
+        assert 0.2 * 6464 < record["live_macs"] <= 0.3 * 6464
+        assert record["dense_macs"] == 6464
+        settings = record["settings"]
+        trained = settings["epochs"] + settings["finetune_epochs"]
+        assert trained == (5 if record["method"] == "snip" else 3)
+        assert settings["epochs"] == (2 if record["method"] == "l1" else 0)
+        structure = [int(width) for width in record["structure"].split("-")]
+        assert np.dot(structure[:-1], structure[1:]) + structure[-1] * 10 == record["live_macs"]
+
+
+def test_all_but_those_that_prune_at_initialisation_begin_alike(compared):
+    directory, found = compared
+    starts = {(r["method"], r["seed"]): r["settings"]["model"] for r in of(found, role="final")}
+    for seed in (1, 2):
+        dense = gss.load_model(directory / f"dense-seed{seed}" / "trained.keras")
+        assert starts["l1", seed] == _fingerprint(dense)
+        assert starts["snip", seed] == _fingerprint(zoo.build("digits-mlp", seed))
+    assert len({r["settings"]["train"] for r in found.records}) == 1
+
+
+def test_test_data_are_read_by_the_final_runs_alone(compared):
+    for record in compared[1].records:
+        read_test = record["settings"]["test"]
+        assert read_test == (record["role"] == "final") == (record["test_last"] is not None)
+        if read_test:
+            assert 0 < record["test_last"] <= record["test_best"] <= 1
+
+
+def test_records_say_what_made_them(compared):
+    directory, found = compared
+    lines = (directory / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == list(found.records)
+    record = json.loads(lines[0])
+    assert record["command"] == "typed" and record["schedule"] == "2 + 2 + 1 epochs"
+    assert record["versions"]["keras"] == keras.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*\+00:00", record["date"])
+    assert record["settings"]["regularizer"]["registered_name"] == "keras_gss>EachKernel"
+    assert record["protocol"]["model"] == "digits-mlp" and record["quick"] is False
+    assert not list((directory / "running").iterdir())
+
+
+def test_it_goes_on_where_it_was_and_takes_more(compared, monkeypatch, tmp_path):
+    directory, found = compared
+    executed = []
+
+    def record(same, run, directory):
+        executed.append(run)
+        return {**found.records[-1], **asdict(run)}
+
+    monkeypatch.setattr(running, "execute", record)
+    monkeypatch.setattr(running, "pretrain", lambda *arguments: None)
+    again = compare(directory)
+    assert not executed and again.records == found.records
+    lines = (directory / "results.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:100])
+    more = compare(tmp_path, methods=["l1", "snip", "magnitude"], seeds=[1, 2, 3])
+    assert [(run.method, run.seed) for run in executed] == [
+        ("l1", 3),
+        *(("snip", seed) for seed in (1, 2, 3)),
+        *(("magnitude", seed) for seed in (1, 2, 3)),
+    ]
+    assert list(more.records) == read(tmp_path / "results.jsonl")
+    assert len(more.records) == 11
+
+
+def test_the_table_ranks_by_the_last_epoch_and_sets_the_best_bold(compared):
+    table = compared[1].table()
+    assert "### digits-mlp on digits, at most 0.3 of the live MACs" in table
+    assert "2 + 2 + 1 epochs" in table and "6,464 MACs" in table
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert {row[0].strip("| ") for row in rows} == {"l1", "snip"}
+    means = {}
+    for method in ("l1", "snip"):
+        values = [100 * r["test_last"] for r in of(compared[1], role="final", method=method)]
+        means[method] = np.mean(values)
+        text = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} %"
+        assert text in table
+    order = [row[0].strip("| ") for row in rows]
+    assert [means[name] for name in order] == sorted(means.values(), reverse=True)
+    assert rows[0][2].startswith("**") and not rows[-1][2].startswith("**")
+
+
+def test_published_figures_stand_beside_ours_and_failures_are_shown(compared):
+    base = {**of(compared[1], role="final", method="l1")[0]}
+    base["protocol"] = {**base["protocol"], "model": "lenet-300-100", "dataset": "fashion_mnist"}
+    ours = {**base, "method": "gss-structure"}
+    failed = {k: v for k, v in base.items() if not k.startswith(("test", "valid", "struct"))}
+    failed.update(method="hoyer", error="The loss is nan")
+    table = Comparison((ours, failed)).table()
+    assert "89.51 % at 32.6k MACs" in table
+    assert "failed: The loss is nan" in table
+
+
+def test_no_table_is_made_of_a_smoke_run(compared):
+    smoke = {**compared[1].records[-1], "quick": True}
+    for make in (Comparison.table, lambda made: made.figure("x.png")):
+        with pytest.raises(ValueError, match="1 of 2 records are of a smoke run"):
+            make(Comparison((compared[1].records[-1], smoke)))
+    with pytest.raises(ValueError, match="No run is finished yet"):
+        Comparison(compared[1].records[:1]).table()
+
+
+def test_curves_have_a_point_for_each_cost(compared, tmp_path):
+    cheap = [{**r, "target": 0.1, "live_macs": 640} for r in of(compared[1], role="final")]
+    both = Comparison((*compared[1].records, *cheap))
+    curves = both.curves([0.1, 0.3])
+    assert set(curves) == {"l1", "snip"}
+    for points in curves.values():
+        assert points[0][0] == 640 < points[1][0]
+        assert points[0][1:] == points[1][1:]
+    pytest.importorskip("matplotlib", reason="figures need the extra `plots`")
+    both.figure(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_recipe_that_compress_takes(task, name):
+    method = METHODS[name]
+    recipe = method.build(task, method.strength)
+    assert recipe.target.fraction == 0.3
+    ranking = recipe.target.by or recipe.target
+    assert ranking.inputs and ranking.keep_strongest
+    assert (recipe.regularizer is None) or (recipe.procedure is None)
+    if method.strength == AT_FIRST and recipe.regularizer is not None:
+        begins = float(
+            Attachment(keras.models.clone_model(task.model), recipe.regularizer).penalty()
+        )
+        assert begins > 0  # of other weights
+        own = zoo.build("digits-mlp")
+        assert float(Attachment(own, recipe.regularizer).penalty()) == pytest.approx(AT_FIRST, 1e-4)
+    again = method.build(task, method.strength)
+    assert repr(again.target) == repr(recipe.target)
+
+
+def test_strengths_are_half_a_decade_apart_around_the_default():
+    found = PROTOCOL.strengths(METHODS["group-greg"])
+    np.testing.assert_allclose(found, [5e-4 / 10**0.5, 5e-4, 5e-4 * 10**0.5], rtol=1e-3)
+    assert PROTOCOL.strengths(METHODS["pfpnet"]) == [None]
+
+
+def test_a_directory_belongs_to_one_protocol(compared):
+    with pytest.raises(ValueError, match=r"holds runs with epochs=2, and these are with epochs=3"):
+        compare(compared[0], epochs=3)
+
+
+def test_a_torn_line_is_passed_over_and_the_next_one_is_whole(tmp_path):
+    store = Store(tmp_path, PROTOCOL)
+    run = Run("l1", 0.3, 0.5, 1, "final")
+    record = {**asdict(run), "protocol": asdict(PROTOCOL)}
+    store.add(record)
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"method": "l1", "torn')
+    again = Store(tmp_path, PROTOCOL)
+    assert again.of(run) == record and again.of(Run("l1", 0.3, 0.6, 1, "final")) is None
+    again.add({**record, "seed": 2})
+    assert [r["seed"] for r in read(tmp_path / "results.jsonl")] == [1, 2]
+
+
+def test_processes_share_the_runs(tmp_path):
+    code = (
+        "import sys, keras_gss as gss\n"
+        "if __name__ == '__main__':\n"
+        "    gss.compare_methods('digits-mlp', 'digits', sys.argv[1], methods=['random', 'magnitude'],\n"
+        "        target_macs=0.3, seeds=[1], jobs=2, pretrain_epochs=1, epochs=0, finetune_epochs=0)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "2/2  " in done.stdout
+    records = read(tmp_path / "out" / "results.jsonl")
+    assert {r["method"] for r in records} == {"random", "magnitude"}
+
+
+def test_bad_input_is_told_before_any_work(tmp_path):
+    def refused(match, **changes):
+        with pytest.raises(ValueError, match=match):
+            compare(tmp_path / "none", **changes)
+
+    refused("`methods` must be 'all' or some of gss-structure, .*Received: 'l3'", methods=["l3"])
+    refused("`target_macs` must be a number with 0 < target_macs <= 1", target_macs=[0.1, 2])
+    refused("Give one of `target_macs` and `target_params`", target_params=0.1)
+    refused("`seeds` must be at least one integer", seeds=[])
+    refused("`budget` must be an integer >= 1", budget=0)
+    refused("`epochs` must be an integer >= 0", epochs=-1)
+    refused("`granularity` must be one of", granularity="layer")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="`model` must be a file, or one of lenet-300-100"):
+        gss.compare_methods("vgg", "digits", tmp_path, target_macs=0.1)
+    with pytest.raises(OSError, match=r"There is no .*results\.jsonl"):
+        load_comparison(tmp_path)
+
+
+def test_the_command_makes_the_table_of_what_is_there(compared, capsys, tmp_path):
+    directory, found = compared
+    output = tmp_path / "table.md"
+    command = ["compare", "--directory", str(directory), "--table-only", "--output", str(output)]
+    assert main(command) == 0
+    assert output.read_text() == found.table()
+    assert found.table() in capsys.readouterr().out
+    assert main(["compare", "--directory", str(directory)]) == 1
+    assert "--model and --dataset are needed" in capsys.readouterr().err
+
+
+def test_the_command_passes_on_what_it_is_told(monkeypatch, capsys, compared, tmp_path):
+    passed = {}
+
+    def record(model, dataset, directory, **settings):
+        passed.update(settings, names=(model, dataset, directory))
+        return compared[1]
+
+    monkeypatch.setattr(gss, "compare_methods", record)
+    command = ["compare", "--model", "digits-mlp", "--dataset", "digits", "--methods", "l1,snip"]
+    command += [
+        "--target-params",
+        "0.1",
+        "0.2",
+        "--budget",
+        "7",
+        "--seeds",
+        "4",
+        "5",
+        "--jobs",
+        "2",
+    ]
+    command += ["--quick", "--penalise-inputs", "--directory", str(tmp_path)]
+    assert main(command) == 0
+    assert "a smoke run: no table" in capsys.readouterr().out
+    assert passed.pop("names") == ("digits-mlp", "digits", tmp_path)
+    assert passed == {
+        "methods": ["l1", "snip"],
+        "target_macs": None,
+        "target_params": [0.1, 0.2],
+        "seeds": [4, 5],
+        "jobs": 2,
+        "quick": True,
+        "command": " ".join(["keras-gss", *command]),
+        "inputs": True,
+        "validation": 0.1,
+        "granularity": "neuron",
+        "budget": 7,
+        "search_seed": 0,
+        "pretrain_epochs": 30,
+        "epochs": 30,
+        "finetune_epochs": 15,
+        "batch_size": 100,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+    }
+
+
+def test_the_page_of_methods_names_every_method_and_no_other():
+    text = (ROOT / "docs" / "methods.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)`", text, re.MULTILINE)
+    assert sorted(rows) == sorted(METHODS)
+    for name in set(re.findall(r"`gss\.(\w+)", text)):
+        assert hasattr(gss, name), name
