@@ -3,10 +3,10 @@
     python examples/benchmarks/payoff.py --out examples/results/payoff.json
 
 The sizes are those that two runs in `examples/results`, at the paper's cost, came down to. Weights
-are untrained, for no time depends on them. The three networks take turns of a few calls, in an order
-that changes with each round, and each turn is timed whole. Medians over all rounds are compared,
-and the spread is that of the ratios within a round (quartiles). `scratch` over `slim` below 1 would
-mean that cutting left something behind that costs time.
+are untrained, for no time depends on them. The three networks take turns of a few calls, in an
+order that changes with each round, and each turn is timed whole. Medians over all rounds are
+compared, and the spread is that of the ratios within a round (quartiles). `scratch` over `slim`
+below 1 would mean that cutting left something behind that costs time.
 """
 
 import argparse
