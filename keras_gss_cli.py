@@ -20,7 +20,7 @@ REGULARIZERS += ("l1", "hoyer", "hoyer-square", "transformed-l1", "l1-trim")
 REGULARIZERS += (*_GROUPED, *("cross-" + name for name in _GROUPED))
 METHODS = (*REGULARIZERS, "spred", "admm", "group-greg", "group-pruner", "bayes-l1trim", "softnet")
 METHODS += ("snip", "pfpnet", "magnitude", "gradual-magnitude", "random")
-FORMATS = ("tf_saved_model", "keras")
+FORMATS = ("tf_saved_model", "keras", "litert", "onnx")
 INPUTS = ("keep", "narrow", "select")
 
 ENDINGS = (".keras", ".h5", ".hdf5")
@@ -29,6 +29,8 @@ _MODEL_HELP = "a .keras or .h5 file of Keras 3 or tf_keras, a folder that tf_ker
 _MODEL_HELP += f"wrote, or one of {', '.join(MODELS)} (untrained)"
 _INPUTS_HELP = "what becomes of input features that nothing reads: the model still takes all of "
 _INPUTS_HELP += "them, takes the used ones only, or selects them itself (slower than keeping them)"
+
+_OUTPUT_HELP = "a .keras, .tflite or .onnx file, or a folder for a SavedModel"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -83,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     _inspect(_command(commands, "inspect", "what a model is made of and what can be cut", _INSPECT))
     _compress(_command(commands, "compress", "train, threshold, finetune and cut", _COMPRESS))
     _slim(_command(commands, "slim", "cut what is already dead in a trained model", _SLIM))
-    _export(_command(commands, "export", "write a model as a SavedModel", _EXPORT))
+    _export(_command(commands, "export", "write a model for another runtime", _EXPORT))
     _compare(_command(commands, "compare", "many methods under one protocol", _COMPARE))
     return parser
 
@@ -221,7 +223,7 @@ def _compress(parser: argparse.ArgumentParser) -> None:
         "--directory", type=Path, help="checkpoints; the same command resumes what it finds there"
     )
     add("--inputs", choices=INPUTS, default="keep", help=_INPUTS_HELP)
-    add("--output", type=Path, help="the small model: a .keras file, or a folder for a SavedModel")
+    add("--output", type=Path, help=f"the small model: {_OUTPUT_HELP}")
     add("--overwrite", action="store_true", help="replace an earlier --output")
     add("--results", type=Path, help="a JSON file: settings, versions, every phase's figures")
 
@@ -237,7 +239,7 @@ example:
 
 def _slim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=_model, help=_MODEL_HELP)
-    parser.add_argument("output", type=Path, help="a .keras file, or a folder for a SavedModel")
+    parser.add_argument("output", type=Path, help=_OUTPUT_HELP)
     parser.add_argument("--inputs", choices=INPUTS, default="keep", help=_INPUTS_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
 
@@ -252,7 +254,7 @@ example:
 
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=_model, help=_MODEL_HELP)
-    parser.add_argument("output", type=Path, help="a folder, or a .keras file")
+    parser.add_argument("output", type=Path, help=_OUTPUT_HELP)
     parser.add_argument(
         "--format", choices=FORMATS, help="which kind; by default what the ending of output says"
     )

@@ -25,6 +25,7 @@ _PARTLY_FLOAT32 = (
     keras.layers.GroupNormalization,
 )
 # float64 rounds at 1e-16, of which the deepest networks make ten million times as much.
+_ELSEWHERE = 1e-4
 _RELATIVE_TOLERANCE = {"float64": 1e-7, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 
 
@@ -118,13 +119,28 @@ def tolerance(model: keras.Model) -> float:
     interpolation, layer, group and RMS normalisation count as float32 in float64: Keras, or
     TensorFlow, computes parts in that.
     """
-    # What an input layer says it computes in is the policy of the day, not its tensor's dtype.
-    inputs = library_of(model).layers.InputLayer
-    layers = [layer for _, layer in leaf_layers(model) if not isinstance(layer, inputs)]
-    used = {layer.compute_dtype for layer in layers} & set(_RELATIVE_TOLERANCE)
+    used = float_dtypes(model)
+    layers = (layer for _, layer in leaf_layers(model))
     if any(isinstance(layer, _PARTLY_FLOAT32) or _interpolates(layer) for layer in layers):
         used.add("float32")
     return max((_RELATIVE_TOLERANCE[dtype] for dtype in used), default=1e-5)
+
+
+def tolerance_elsewhere(model: keras.Model) -> float:
+    """Returns the difference allowed to another runtime, which computes in float32 at best.
+
+    It may sum one by one what TensorFlow sums pairwise: LiteRT's means over 4,000 numbers are off
+    by 1e-5.
+    """
+    return max(tolerance(model), _ELSEWHERE)
+
+
+def float_dtypes(model: keras.Model) -> set[str]:
+    """Returns the floating dtypes that the layers of a model compute in."""
+    # What an input layer says it computes in is the policy of the day, not its tensor's dtype.
+    inputs = library_of(model).layers.InputLayer
+    layers = [layer for _, layer in leaf_layers(model) if not isinstance(layer, inputs)]
+    return {layer.compute_dtype for layer in layers} & set(_RELATIVE_TOLERANCE)
 
 
 def _interpolates(layer: Any) -> bool:
@@ -147,10 +163,19 @@ def may_be_rounding(model: keras.Model, difference: float) -> bool:
 
 def in_float64(model: keras.Model) -> keras.Model:
     """Returns a copy of a model that computes in float64."""
+    return computing_in(model, "float64")
+
+
+def computing_in(model: keras.Model, dtype: str) -> keras.Model:
+    """Returns a copy of a model that computes in another floating dtype."""
 
     def edit(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
-        if "dtype" in config and is_layer(operation):
-            config["dtype"] = "float64"
+        if "dtype" in config and is_layer(operation) and not _counts(config["dtype"]):
+            config["dtype"] = dtype
         return config
 
     return rebuild(model, edit)
+
+
+def _counts(dtype: Any) -> bool:
+    return any(kind in str(dtype) for kind in ("int", "bool", "string"))

@@ -19,7 +19,7 @@ from keras_gss.comparison import load_comparison
 from keras_gss.compress import Result
 from keras_gss.compress.data import Data
 from keras_gss.count import removable_share
-from keras_gss.export import check_target, staging
+from keras_gss.export import check_target, format_of, staging
 from keras_gss.regularizers.named import named_penalty
 
 _DEMO: dict[str, Any] = {
@@ -73,7 +73,7 @@ def compress(args: Namespace) -> None:
     model = _load_model(args.model, args.seed)
     train, validation, test = _load_data(args)
     if args.output:
-        check_target(args.output, _format(args.output), args.overwrite)
+        check_target(args.output, format_of(args.output), args.overwrite)
     if args.results:
         if args.results.is_dir():
             raise OSError(f"--results '{args.results}' is a folder, and it has to be a file.")
@@ -105,7 +105,7 @@ def compress(args: Namespace) -> None:
     )
     print(f"\n{result.report}")
     if args.output:
-        gss.export(result.model, args.output, _format(args.output), args.overwrite)
+        gss.export(result.model, args.output, format_of(args.output), args.overwrite)
         print(f"\nwritten and checked: {args.output}")
     if args.results:
         _write_results(args, result)
@@ -115,16 +115,16 @@ def compress(args: Namespace) -> None:
 def slim(args: Namespace) -> None:
     """Cuts what is dead in a model and writes the rest."""
     model = _load_model(args.model)
-    check_target(args.output, _format(args.output), args.overwrite)
+    check_target(args.output, format_of(args.output), args.overwrite)
     small, slimming = gss.slim(model, inputs=args.inputs, return_report=True)
     print(report.compare(model, small, slimming=slimming))
-    gss.export(small, args.output, _format(args.output), args.overwrite)
+    gss.export(small, args.output, format_of(args.output), args.overwrite)
     print(f"\nwritten and checked: {args.output}")
 
 
 def export(args: Namespace) -> None:
     """Writes a model."""
-    form = args.format or _format(args.output)
+    form = args.format or format_of(args.output)
     gss.export(_load_model(args.model), args.output, form, args.overwrite)
     print(f"written and checked: {args.output}")
 
@@ -224,10 +224,6 @@ def _regularizer(args: Namespace) -> gss.CrossLayerRegularizer:
     own = ("p", "q", "weights") if args.regularizer == "gss-structure" else ()
     more = {name: getattr(args, name) for name in own}
     return named_penalty(args.regularizer, args.factor, args.penalise_inputs, args.free, **more)
-
-
-def _format(path: Path) -> str:
-    return "keras" if path.suffix == ".keras" else "tf_saved_model"
 
 
 def _write_results(args: Namespace, result: Result) -> None:

@@ -14,6 +14,7 @@ import keras_gss as gss
 import keras_gss_cli
 from keras_gss import cli, datasets, zoo
 from keras_gss.comparison import METHODS
+from keras_gss.export import FORMATS
 from keras_gss.regularizers.named import PENALTIES
 from keras_gss_cli import build_parser, main
 
@@ -67,6 +68,7 @@ def refuses(capsys, *arguments):
 
 def test_names_in_the_help_are_those_that_exist():
     assert set(keras_gss_cli.MODELS) == set(zoo.MODELS)
+    assert keras_gss_cli.FORMATS == FORMATS
     assert set(keras_gss_cli.DATASETS) == set(datasets.READERS)
     assert set(keras_gss_cli.REGULARIZERS) == set(PENALTIES)
     assert list(keras_gss_cli.METHODS) == list(METHODS)
@@ -304,6 +306,16 @@ def test_export_writes_what_the_ending_says(capsys, dead, tmp_path):
     assert not (tmp_path / "b.keras").exists()
 
 
+def test_slim_and_export_write_for_other_runtimes(capsys, dead, tmp_path, monkeypatch):
+    files = (tmp_path / "small.tflite", tmp_path / "small.onnx")
+    assert main(["slim", str(dead), str(files[0])]) == 0
+    assert main(["export", str(dead), str(files[1]), "--format", "onnx"]) == 0
+    assert all(path.is_file() for path in files)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    error = fails(capsys, "slim", dead, tmp_path / "b.onnx")
+    assert "needs onnxruntime" in error and "pip install 'keras-gss[onnx]'" in error
+
+
 def test_debug_shows_the_traceback(tmp_path):
     foreign = tmp_path / "foreign.keras"
     foreign.write_text("not a model")
@@ -322,9 +334,7 @@ def test_wrong_usage_exits_with_2(capsys, dead, points, tmp_path):
     both = compress(dead, points, "--macs", "0.5", "--ratio", "1")
     assert "not allowed with" in refuses(capsys, *both)
     assert "expected an integer >= 1" in refuses(capsys, *compress(dead, points, "--batch-size=0"))
-    assert "invalid choice: 'onnx'" in refuses(
-        capsys, "export", dead, tmp_path / "x", "--format", "onnx"
-    )
+    assert "invalid choice: 'h5'" in refuses(capsys, "export", dead, tmp_path / "x", "--format=h5")
     assert "NAME=NUMBER" in refuses(capsys, *compress(dead, points, "--weights", "hidden"))
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_gss as gss
-from keras_gss.export import export
+from keras_gss.export import export, saved_model
 
 module = sys.modules["keras_gss.export"]
 
@@ -145,9 +145,9 @@ def test_model_is_not_changed(tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("received", ["litert", "onnx", "", None, 3])
+@pytest.mark.parametrize("received", ["tflite", "h5", "", None, 3])
 def test_other_formats_are_refused_by_name(tmp_path, received):
-    with pytest.raises(ValueError, match="one of 'tf_saved_model', 'keras'. Received: format="):
+    with pytest.raises(ValueError, match="one of 'tf_saved_model', .* 'onnx'. Received: format="):
         export(chain(), tmp_path / "small", format=received)
     assert os.listdir(tmp_path) == []
 
@@ -155,6 +155,14 @@ def test_other_formats_are_refused_by_name(tmp_path, received):
 def test_a_keras_file_needs_its_ending(tmp_path):
     with pytest.raises(ValueError, match=r"`path` must end in '.keras' .* Received: .*small.h5"):
         export(chain(), tmp_path / "small.h5", format="keras")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="says what JAX cannot do")
+@pytest.mark.parametrize(("form", "ending"), [("litert", "tflite"), ("onnx", "onnx")])
+def test_formats_converted_from_a_graph_need_tensorflow_as_the_backend(tmp_path, form, ending):
+    with pytest.raises(RuntimeError, match="runs on 'jax'. Write a .keras file, and export that"):
+        export(chain(), tmp_path / f"small.{ending}", form)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_unbuilt_model_and_nan_weights_are_refused(tmp_path):
@@ -206,27 +214,27 @@ def test_what_is_no_export_is_never_replaced(tmp_path):
 
 def test_an_unwritable_target_is_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(module, "_write_saved_model", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(saved_model, "write", lambda *_: pytest.fail("work began"))
     with pytest.raises(OSError, match=r"file/out' cannot be written: "):
         export(chain(), tmp_path / "file" / "out")
 
 
-def failing(model, path):
+def failing(model, path, batch=None):
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"half")
     raise OSError("No space left on device")
 
 
-def lying(model, path):
+def lying(model, path, batch=None):
     other = keras.models.clone_model(model)
     other.set_weights([1.5 * weight for weight in model.get_weights()])
     write(other, path)
 
 
-write = module._write_saved_model
+write = saved_model.write
 
 
-def lying_a_little(model, path):
+def lying_a_little(model, path, batch=None):
     other = keras.models.clone_model(model)
     other.set_weights([1.0003 * weight for weight in model.get_weights()])
     write(other, path)
@@ -245,7 +253,7 @@ def test_a_failure_leaves_the_earlier_export_and_nothing_else(
 ):
     path = export(chain(), tmp_path / "small")
     before = signature(path), sorted(p.stat().st_mtime_ns for p in path.rglob("*"))
-    monkeypatch.setattr(module, "_write_saved_model", writer)
+    monkeypatch.setattr(saved_model, "write", writer)
     with pytest.raises(error, match=message):
         export(chain(), path, overwrite=True)
     with pytest.raises(error, match=message):

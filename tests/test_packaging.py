@@ -112,9 +112,10 @@ def test_help_does_not_wait_for_keras():
 
 def test_every_dependency_has_a_lower_bound_and_what_is_installed_meets_it():
     extras = SETUP["options.extras_require"]
-    lines = SETUP["options"]["install_requires"] + extras["demo"] + extras["jax"]
+    lines = SETUP["options"]["install_requires"]
+    lines += "".join(extras[name] for name in ("demo", "jax", "litert", "onnx"))
     wanted = [line for line in lines.split("\n") if line and not line.startswith("#")]
-    assert len(wanted) == 10
+    assert len(wanted) == 13
     for line in wanted:
         name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups()
         installed = re.match(r"[\d.]+", metadata.version(name)).group().rstrip(".")
@@ -126,6 +127,7 @@ def test_every_dependency_has_a_lower_bound_and_what_is_installed_meets_it():
 def test_every_module_imported_is_a_declared_dependency():
     declared = {"keras", "numpy", "tensorflow", "tensorflow_datasets", "sklearn", "jax", "h5py"}
     declared |= {"tf_keras", "tensorflow_model_optimization", "matplotlib"}
+    declared |= {"ai_edge_litert", "tf2onnx", "onnxruntime"}
     found = set()
     for path in [*(ROOT / "keras_gss").rglob("*.py"), ROOT / "keras_gss_cli.py"]:
         for node in ast.walk(ast.parse(path.read_text())):

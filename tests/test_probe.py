@@ -11,6 +11,7 @@ from keras_gss._probe import (
     may_be_rounding,
     random_inputs,
     tolerance,
+    tolerance_elsewhere,
 )
 
 NAN, INF = np.nan, np.inf
@@ -77,6 +78,19 @@ def test_copies_in_float64_show_what_rounding_hid():
     assert difference > 0.01 * scale
     difference, scale = max_difference(outputs, exact(inputs.astype("float64") * (1 + 1e-15)))
     assert difference < 1e-7 * scale
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", 1e-4), ("float16", 1e-2)])
+def test_another_runtime_may_sum_otherwise(dtype, allowed):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, dtype=dtype)])
+    assert tolerance_elsewhere(model) == allowed
+
+
+def test_whole_numbers_stay_so_in_a_copy_that_computes_in_another_dtype():
+    words = keras.Input((7,), dtype="int32")
+    model = keras.Model(words, keras.layers.Embedding(3, 4)(words))
+    assert in_float64(model).inputs[0].dtype == "int32"
+    assert in_float64(model).output.dtype == "float64"
 
 
 def test_inputs_suit_the_rescaling_that_reads_them():

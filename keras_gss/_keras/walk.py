@@ -121,6 +121,13 @@ def input_structure(model: Any) -> Any:
     return graph_of(model)._inputs_struct
 
 
+def output_structure(model: Any) -> Any:
+    """Returns a model's symbolic outputs in the structure (tensor, list, dict) its call returns."""
+    if is_tf_keras(model):
+        return model._nested_outputs
+    return graph_of(model)._outputs_struct
+
+
 def operations(model: Any) -> list[Any]:
     """Returns the layers and operations of a graph model, its input layers included."""
     if is_tf_keras(model):
