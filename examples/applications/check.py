@@ -23,6 +23,7 @@ SMALL = 64  # pixels; what the models are run at
 LEAST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # what Keras allows
 NOISE = {"float32": 1e-5, "float64": 1e-7}
 BATCH = 2
+sys.setrecursionlimit(10_000)  # tf_keras follows a graph by recursion, to its full depth
 
 
 def names(library=keras):
@@ -51,6 +52,8 @@ def randomise(model, rng):
                 variable.assign(rng.uniform(low, high, variable.shape))
             elif isinstance(layer, (layers.Dense, layers.Conv2D)):
                 deviation = 2 / np.sqrt(np.prod(variable.shape[:-1]))  # twice He's variance
+                if getattr(layer.activation, "__name__", "") == "sigmoid":
+                    deviation /= 10  # steep gates make a deep network chaotic, even in float64
                 variable.assign(rng.normal(0, deviation, variable.shape))
 
 
