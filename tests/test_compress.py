@@ -141,7 +141,7 @@ def test_distillation_draws_the_finetuned_model_to_the_dense_one(whole):
     dense = keras.ops.softmax(whole.trained(x) / 2)
     distances = []
     for share in (0.0, 1.0):
-        result = run(distillation=share, finetune_epochs=40, test=blobs(50, seed=2))
+        result = run(distillation=share, finetune_epochs=20, test=blobs(50, seed=2))
         distances.append(np.abs(keras.ops.softmax(result.pruned(x)) - dense).mean())
         assert result.accuracies["test_last_epoch"] > 0.8
     assert distances[1] < 0.5 * distances[0]

@@ -400,7 +400,6 @@ print("both work")
     [
         "import tf_keras, keras, keras_gss as gss",
         "import keras_gss as gss, keras, tf_keras",
-        "import keras, keras_gss as gss, tensorflow_model_optimization, tf_keras",
         "import tensorflow_model_optimization, tf_keras, keras, keras_gss as gss",
     ],
 )
