@@ -193,8 +193,18 @@ def _compress(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--params", type=_number(0), help="parameters that may remain: a fraction, or a number"
     )
+    target.add_argument(
+        "--latency", type=_number(0), help="fraction of the time per call that may remain"
+    )
     target.add_argument("--ratio", type=_number(0), help="threshold in standard deviations")
     target.add_argument("--threshold", type=_number(0), help="threshold as an absolute value")
+    add(
+        "--latency-runtime",
+        choices=("litert", "onnx", "tf_saved_model"),
+        default="litert",
+        help="where --latency is measured",
+    )
+    add("--latency-batch", type=_integer(1), default=1, help="samples per call of --latency")
     add(
         "--granularity",
         choices=("neuron", "element"),

@@ -7,6 +7,7 @@ from keras_gss.convert import to_tf_keras
 from keras_gss.count import count
 from keras_gss.export import export
 from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+from keras_gss.latency import Latencies, Latency, measure_latency
 from keras_gss.loading import load_model
 from keras_gss.procedures import (
     ADMM,
@@ -93,6 +94,8 @@ __all__ = [
     "HoyerSquare",
     "KeepZeros",
     "L1Trim",
+    "Latencies",
+    "Latency",
     "MacsBudget",
     "MagnitudeThreshold",
     "NeuronGroup",
@@ -118,6 +121,7 @@ __all__ = [
     "export",
     "find_groups",
     "load_model",
+    "measure_latency",
     "prox_exclusive",
     "prox_gss121_neuron",
     "prox_selected",

@@ -204,6 +204,13 @@ def _target(args: Namespace, model: keras.Model) -> Any:
     if args.params is not None:
         fraction = _fraction("--params", args.params, gss.count(model).nonzero_parameters)
         return gss.ParamsBudget(fraction, inputs=args.penalise_inputs)
+    if args.latency is not None:
+        return gss.Latency(
+            args.latency,
+            batch=args.latency_batch,
+            runtime=args.latency_runtime,
+            inputs=args.penalise_inputs,
+        )
     return gss.AccuracyDrop(0.01 if args.accuracy_drop is None else args.accuracy_drop)
 
 

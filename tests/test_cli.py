@@ -219,6 +219,10 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
         (["--macs", "5"], gss.MacsBudget(5 / 10)),
         (["--params", "0.5"], gss.ParamsBudget(0.5)),
         (["--ratio", "1", "--penalise-inputs"], gss.StdThreshold(1.0, inputs=True)),
+        (
+            ["--latency", "0.4", "--latency-runtime", "tf_saved_model", "--latency-batch", "8"],
+            gss.Latency(0.4, runtime="tf_saved_model", batch=8),
+        ),
     ],
 )
 def test_targets(dead, points, options, expected):

@@ -23,6 +23,7 @@ SMALL = 64  # pixels; what the models are run at
 LEAST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # what Keras allows
 NOISE = {"float32": 1e-5, "float64": 1e-7}
 BATCH = 2
+DEEP = 150  # normalisations
 sys.setrecursionlimit(10_000)  # tf_keras follows a graph by recursion, to its full depth
 
 
@@ -40,15 +41,22 @@ def build(name, size=None, library=keras):
 
 
 def randomise(model, rng):
-    """Draws all weights so that a network of which half is dead still carries its input through."""
+    """Draws all weights so that a network of which half is dead still carries its input through.
+
+    Each normalisation with an activation behind it tells similar inputs apart a little more. So
+    that a rounding error stays one in a network of very many, their activations are mostly on.
+    """
     layers = library_of(model).layers
-    for layer in model._flatten_layers():
+    everything = list(model._flatten_layers())
+    norms = sum(isinstance(layer, layers.BatchNormalization) for layer in everything)
+    betas = (-0.2, 0.2) if norms <= DEEP else (0.8, 1.2)
+    for layer in everything:
         if list(layer._flatten_layers(include_self=False)):
             continue  # each of its layers comes itself
         for variable in layer.trainable_weights:
             if len(variable.shape) == 1:
                 centred = variable.name.split("/")[-1].split(":")[0] in ("bias", "beta")
-                low, high = (-0.2, 0.2) if centred else (0.5, 1.5)
+                low, high = betas if centred else (0.5, 1.5)
                 variable.assign(rng.uniform(low, high, variable.shape))
             elif isinstance(layer, (layers.Dense, layers.Conv2D)):
                 deviation = 2 / np.sqrt(np.prod(variable.shape[:-1]))  # twice He's variance

@@ -15,6 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+sys.setrecursionlimit(10_000)  # tf_keras follows a graph by recursion, to its full depth
+
 
 def main(folder, library="keras"):
     """Loads, predicts and compares."""

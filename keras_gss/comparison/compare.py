@@ -147,7 +147,8 @@ def _workers(jobs: int, protocol: Protocol, directory: Path) -> Iterator[Submit]
         yield one_by_one
         return
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    with _environment(TF_NUM_INTRAOP_THREADS=threads, OMP_NUM_THREADS=threads):
+    variables = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NPROC")  # the last is XLA's
+    with _environment(**dict.fromkeys(variables, threads)):
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context, max_tasks_per_child=20) as pool:
 

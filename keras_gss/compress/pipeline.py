@@ -61,7 +61,8 @@ class Result:
         trained: the model after the training under the penalty, before the threshold.
         report: the model given and the small one side by side.
         threshold: the threshold applied.
-        search: one dict per ratio tried for an `AccuracyDrop`: ratio, accuracy, live_macs.
+        search: one dict per ratio tried for an `AccuracyDrop`: ratio, accuracy, live_macs; for a
+            `Latency`, what was measured, see `Latency.search`.
         history: one dict per epoch of every phase: phase, epoch, seconds, and the logs of `fit`.
         accuracies: on the validation data: "start" (the model given, after the pretraining if
             there was one), "trained", "dense" (the better of these two), "thresholded" and
@@ -76,7 +77,7 @@ class Result:
     trained: keras.Model
     report: Report
     threshold: Any
-    search: tuple[dict[str, float], ...]
+    search: tuple[dict[str, Any], ...]
     history: tuple[dict[str, Any], ...]
     accuracies: dict[str, float]
     settings: dict[str, Any]
@@ -137,7 +138,7 @@ def compress(
         train: inputs and labels (class numbers or one-hot) as arrays.
         validation: the same; every choice is made on it.
         target: an `AccuracyDrop`, or a threshold: `StdThreshold`, `AbsoluteThreshold`,
-            `MacsBudget`, `ParamsBudget`.
+            `MacsBudget`, `ParamsBudget`, `Latency`.
         regularizer: a penalty, as for `attach`; None for those that the layers declare.
         procedure: a method that is more than a penalty, such as `Spred(1e-5)`; a penalty may be
             given with it, if it says so, or not.
@@ -275,6 +276,7 @@ def compress(
         dense_accuracy=accuracies["dense"],
         granularity=granularity,
         inputs=any(each is not None and each.inputs for each in methods),
+        cut_inputs=inputs,
         finetune=finetune,
     )
     pruned = prune(trained, threshold, granularity=granularity)

@@ -10,6 +10,7 @@ from keras_gss._checks import check_integer, is_real, reject
 from keras_gss.compress.phases import Phase, Trainer
 from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
+from keras_gss.latency import Latency
 from keras_gss.pruning import StdThreshold, prune
 
 HIGHEST_RATIO = 4.0
@@ -87,13 +88,15 @@ def settle(
     dense_accuracy: float,
     granularity: str,
     inputs: bool,
+    cut_inputs: str,
     finetune: Phase,
-) -> tuple[Any, list[dict[str, float]]]:
+) -> tuple[Any, list[dict[str, Any]]]:
     """Settles the threshold that a target asks for.
 
     Args:
         target: an `AccuracyDrop`, for which the `StdThreshold` of the largest ratio is searched
-            whose accuracy stays; a budget, which is resolved; or any other threshold, returned.
+            whose accuracy stays; a `Latency`, which is measured; a budget, which is resolved; or
+            any other threshold, returned.
         trainer: evaluates, and finetunes before that; its directory keeps what was tried.
         model: the model to prune.
         dense: the model given to `compress`, of whose cost a budget is a fraction: procedures may
@@ -101,15 +104,18 @@ def settle(
         dense_accuracy: the validation accuracy that an `AccuracyDrop` is about.
         granularity: see `prune`.
         inputs: whether input features may go too, for an `AccuracyDrop`.
+        cut_inputs: what `slim` will do with them, for a `Latency`.
         finetune: the phase that the probes finetune as, but for its length.
 
     Returns:
-        The threshold, and for an `AccuracyDrop` one dict per ratio tried: ratio, accuracy,
-        live_macs.
+        The threshold, and what was tried: for an `AccuracyDrop` one dict per ratio (ratio,
+        accuracy, live_macs), for a `Latency` see `Latency.search`.
 
     Raises:
         ValueError: no ratio tried keeps the accuracy; a budget cannot be met.
     """
+    if isinstance(target, Latency):
+        return _settle_latency(target, trainer, model, granularity, dense, cut_inputs)
     if hasattr(target, "resolve"):
         return target.resolve(model, granularity, dense), []
     if not isinstance(target, AccuracyDrop):
@@ -150,3 +156,26 @@ def settle(
             f"Received: target={target!r}"
         )
     return StdThreshold(ratio, inputs=inputs), tried
+
+
+def _settle_latency(
+    target: Latency,
+    trainer: Trainer,
+    model: keras.Model,
+    granularity: str,
+    dense: keras.Model,
+    cut_inputs: Any,
+) -> tuple[Any, list[dict[str, Any]]]:
+    tried: list[dict[str, Any]] = trainer.run.read_json("search.json") or []
+
+    def keep(entry: dict[str, Any]) -> None:
+        tried.append(entry)
+        trainer.run.write_json("search.json", tried)
+        if entry["live_macs"] is None:
+            return trainer.say(entry["error"])
+        trainer.say(
+            f"MACs {entry['live_macs']:,}  {target.runtime} latency {entry['ratio']:.3f} of the "
+            f"whole model's, +/- {entry['noise']:.1%} of that (at most {target.fraction:g})"
+        )
+
+    return target.search(model, granularity, dense, inputs=cut_inputs, tried=tuple(tried), say=keep)
