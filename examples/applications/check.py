@@ -23,7 +23,7 @@ SMALL = 64  # pixels; what the models are run at
 LEAST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # what Keras allows
 NOISE = {"float32": 1e-5, "float64": 1e-7}
 BATCH = 2
-DEEP = 150  # normalisations
+DEEP = 90  # normalisations
 sys.setrecursionlimit(10_000)  # tf_keras follows a graph by recursion, to its full depth
 
 
