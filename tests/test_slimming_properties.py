@@ -19,7 +19,7 @@ from random_models import Case, random_case
 import keras_gss as gss
 from keras_gss._probe import in_float64
 
-CASES = 250
+CASES = 220
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
