@@ -16,8 +16,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -25,9 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import onnxruntime
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 import keras_gss as gss
@@ -37,8 +33,7 @@ SIZES = {
     "lenet-300-100": {"fc1": 40, "fc2": 47},
     "lenet-5": {"conv1": 5, "conv2": 11, "fc1": 43},
 }
-RUNTIMES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
-TURN = 0.005  # seconds that a turn takes at least
+RUNTIMES = ("tf_saved_model", "litert", "onnx")
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -63,60 +58,6 @@ def scratch(name, sizes):
         body += [layers.Flatten()]
     body += [layers.Dense(sizes[fc], "relu") for fc in ("fc1", "fc2") if fc in sizes]
     return keras.Sequential([keras.Input((28, 28, 1), name="image"), *body, layers.Dense(10)])
-
-
-def saved_model_call(path, images, threads):
-    """Returns one call of a SavedModel; the threads are TensorFlow's own."""
-    loaded, images = tf.saved_model.load(str(path)), tf.constant(images)
-    return lambda: loaded.serve(images).numpy()
-
-
-def litert_call(path, images, threads):
-    """Returns one call of a LiteRT file, with its batch size set beforehand."""
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    index = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(index, images.shape)
-    interpreter.allocate_tensors()
-    output = interpreter.get_output_details()[0]["index"]
-
-    def call():
-        interpreter.set_tensor(index, images)
-        interpreter.invoke()
-        return interpreter.get_tensor(output)
-
-    return call
-
-
-def onnx_call(path, images, threads):
-    """Returns one call of an ONNX file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"image": images})[0]
-
-
-CALLS = {"tf_saved_model": saved_model_call, "litert": litert_call, "onnx": onnx_call}
-
-
-def turns(calls, rounds):
-    """Returns `{name: [seconds per call, one for each round]}` of calls that take turns."""
-    repeats = {}
-    for name, call in calls.items():
-        for _ in range(3):
-            call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, round(TURN / (time.perf_counter() - start)))
-    order, taken = list(calls), {name: [] for name in calls}
-    for _ in range(rounds):
-        for name in order:
-            call, times = calls[name], repeats[name]
-            start = time.perf_counter()
-            for _ in range(times):
-                call()
-            taken[name].append((time.perf_counter() - start) / times)
-        order = [*order[1:], order[0]]
-    return taken
 
 
 def compared(taken):
@@ -176,28 +117,23 @@ def main():
         }
         macs = {each: gss.count(network).macs for each, network in networks.items()}
         assert macs["slim"] == macs["scratch"]
-        for runtime, ending in RUNTIMES.items():
-            with tempfile.TemporaryDirectory() as folder:
-                paths = {
-                    each: gss.export(network, f"{folder}/{each}{ending}", runtime)
-                    for each, network in networks.items()
-                }
-                for batch in arguments.batches:
-                    images = np.random.default_rng(0).random((batch, 28, 28, 1), dtype=np.float32)
-                    calls = {
-                        each: CALLS[runtime](path, images, arguments.threads)
-                        for each, path in paths.items()
-                    }
-                    row = {"model": name, "runtime": runtime, "batch": batch, "macs": macs}
-                    row |= compared(turns(calls, arguments.rounds))
-                    result["rows"].append(row)
-                    figures = [f"{k} {v:.3f} ms" for k, v in row["milliseconds"].items()]
-                    for key in ("dense_over_slim", "scratch_over_slim"):
-                        ratio, (low, high) = row[key]["ratio"], row[key]["spread"]
-                        figures.append(
-                            f"{key.replace('_', ' ')} {ratio:.2f}x ({low:.2f}-{high:.2f})"
-                        )
-                    print(f"{name}, {runtime}, batch {batch}: {', '.join(figures)}", flush=True)
+        for runtime in RUNTIMES:
+            for batch in arguments.batches:
+                taken = gss.measure_latency(
+                    networks,
+                    runtime=runtime,
+                    batch=batch,
+                    threads=arguments.threads,
+                    rounds=arguments.rounds,
+                )
+                row = {"model": name, "runtime": runtime, "batch": batch, "macs": macs}
+                row |= compared(taken.seconds)
+                result["rows"].append(row)
+                figures = [f"{k} {v:.3f} ms" for k, v in row["milliseconds"].items()]
+                for key in ("dense_over_slim", "scratch_over_slim"):
+                    ratio, (low, high) = row[key]["ratio"], row[key]["spread"]
+                    figures.append(f"{key.replace('_', ' ')} {ratio:.2f}x ({low:.2f}-{high:.2f})")
+                print(f"{name}, {runtime}, batch {batch}: {', '.join(figures)}", flush=True)
     result["machine_after"] = machine()
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
