@@ -1,13 +1,19 @@
 """What every test module shares."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow's oneDNN convolution of one channel to an output of width 1 reads unset memory.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-# Most of the time on JAX goes to compiling what runs once.
+# Most of the time on JAX goes to compiling what runs once or, in other tests and processes, again.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import keras
 import pytest
