@@ -263,6 +263,12 @@ def test_processes_share_the_runs(tmp_path):
     assert {r["method"] for r in records} == {"random", "magnitude"}
 
 
+def test_processes_are_renewed_until_all_is_done(monkeypatch):
+    monkeypatch.setattr(running, "RUNS_PER_PROCESS", 1)
+    with running._workers(2, 0, -1) as submit:  # max stands for a run of (protocol, run, directory)
+        assert sorted(submit(max, range(1, 6))) == [(each, each) for each in range(1, 6)]
+
+
 def test_bad_input_is_told_before_any_work(tmp_path):
     def refused(match, **changes):
         with pytest.raises(ValueError, match=match):

@@ -3,10 +3,7 @@
 More cases than run here: `python tests/fuzz.py --cases 20000 --seed 0`.
 """
 
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,12 +12,12 @@ import keras
 import numpy as np
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from random_models import Case, random_case
+from random_models import ON_JAX, Case, random_case
 
 import keras_gss as gss
 from keras_gss._probe import in_float64
 
-CASES = 220
+CASES = 6 if ON_JAX else 180  # JAX compiles every shape anew
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
@@ -277,6 +274,8 @@ def test_slim_leaves_exactly_the_needed_neurons_of_random_models():
 
     check()
     assert counted["cases"] >= CASES
+    if ON_JAX:
+        return
 
     def too_rare():
         return {kind: counted[kind] for kind, least in AT_LEAST.items() if counted[kind] < least}
@@ -291,20 +290,3 @@ def test_slim_leaves_exactly_the_needed_neurons_of_random_models():
     assert counted["folds a constant"] >= counted["cases"] / 2
     merges = sum(counted[f"{form}(x, y)"] for form in ("ops.add", "ops.multiply", "ops.maximum"))
     assert merges >= 3 and counted["x + y"] >= 2 and counted["Add"] >= 2
-
-
-def test_the_same_on_jax():
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = ["tests/fuzz.py", "--cases", "6", "--seed", "5000", "--dtype", "float32"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, *command, "--size", "2"],
-        cwd=root,
-        env=environment | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 cases" in done.stdout and "on jax, 0 failed" in done.stdout

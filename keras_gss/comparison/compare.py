@@ -133,6 +133,8 @@ def _targets(macs: Any, params: Any) -> tuple[str, list[float]]:
 
 Submit = Callable[..., Any]
 
+RUNS_PER_PROCESS = 20
+
 
 @contextlib.contextmanager
 def _workers(jobs: int, protocol: Protocol, directory: Path) -> Iterator[Submit]:
@@ -150,21 +152,24 @@ def _workers(jobs: int, protocol: Protocol, directory: Path) -> Iterator[Submit]
     variables = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NPROC")  # the last is XLA's
     with _environment(**dict.fromkeys(variables, threads)):
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, context, max_tasks_per_child=20) as pool:
 
-            def in_parallel(function: Callable, arguments: Sequence[Any]) -> Iterator[Any]:
-                futures = {
-                    pool.submit(function, protocol, argument, directory): argument
-                    for argument in arguments
-                }
-                try:
-                    for future in as_completed(futures):
-                        yield futures[future], future.result()
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+        def in_parallel(function: Callable, arguments: Sequence[Any]) -> Iterator[Any]:
+            # What a process leaves in memory goes with it. `max_tasks_per_child` would do the same
+            # but hangs in Python up to 3.14 (python/cpython#115634).
+            for begin in range(0, len(arguments), RUNS_PER_PROCESS * jobs):
+                some = arguments[begin : begin + RUNS_PER_PROCESS * jobs]
+                with ProcessPoolExecutor(jobs, context) as pool:
+                    futures = {
+                        pool.submit(function, protocol, each, directory): each for each in some
+                    }
+                    try:
+                        for future in as_completed(futures):
+                            yield futures[future], future.result()
+                    except BaseException:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
 
-            yield in_parallel
+        yield in_parallel
 
 
 @contextlib.contextmanager
