@@ -2,6 +2,7 @@
 
     python examples/reproduce table4                        # three seeds, 250 + 50 epochs
     python examples/reproduce table5 --epochs 40 --finetune-epochs 20 --seeds 1 2 3
+    python examples/reproduce table2 --rivals               # rivals on equal terms
     python examples/reproduce table2 --search 0.5 1 2 --only ours             # held-out images
     python examples/reproduce render                        # the tables and figures themselves
     python examples/reproduce table2 --quick --directory /tmp/quick              # a smoke run
@@ -12,12 +13,16 @@ when the same command is given again. What is run is in `settings.py`.
 
 import argparse
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import cost
+import harness
+import render
 import runs
 import settings
 
@@ -30,9 +35,10 @@ def parsed(arguments):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("target", choices=[*settings.RUNS])
+    add("target", choices=[*settings.RUNS, "figure3", "cost", "render"])
     add("--seeds", type=int, nargs="+", help="default: 1 2 3 for Tables 2 and 4, else 1")
-    add("--only", metavar="TEXT", help="only rows whose name holds the text")
+    add("--only", metavar="REGEX", default="", help="only rows (figure3: panels) of such names")
+    add("--rivals", action="store_true", help="the rival methods' rows of a table instead")
     add("--search", type=float, nargs="+", metavar="M", help="try these multiples of each factor")
     for name in ("epochs", "finetune-epochs", "pretrain-epochs"):
         add(f"--{name}", type=int, help="instead of the full schedule")
@@ -43,15 +49,17 @@ def parsed(arguments):
     options = parser.parse_args(arguments)
     if options.results is None:
         options.results = options.directory / "results" if options.quick else RESULTS
+    if options.rivals and options.target not in settings.RIVALS:
+        parser.error(f"--rivals goes with {', '.join(settings.RIVALS)}")
+    given = {name: getattr(options, name) for name in settings.QUICK_EPOCHS}
+    options.schedule = {name: epochs for name, epochs in given.items() if epochs is not None}
     return options
 
 
 def asked_for(options):
     """Returns the runs that the options ask for."""
     seeds = options.seeds or ([0] if options.search else settings.SEEDS.get(options.target, [1]))
-    epochs = {key: getattr(options, key) for key in settings.QUICK_EPOCHS}
-    epochs = {key: value for key, value in epochs.items() if value is not None}
-    rows = [run for run in settings.RUNS[options.target] if (options.only or "") in run.row]
+    rows = [run for run in settings.RUNS[options.target] if re.search(options.only, run.row)]
     rows = [replace(run, seed=seed) for run in rows for seed in seeds]
     if options.search:
         rows = [
@@ -60,14 +68,27 @@ def asked_for(options):
             for multiple in options.search
         ]
     rows = [run.smoke() for run in rows] if options.quick else rows
-    return [replace(run, **epochs) for run in rows]
+    return [replace(run, **options.schedule) for run in rows]
 
 
 def main(arguments=None):
     """Does what was asked for."""
     options = parsed(arguments)
     command = " ".join(["python examples/reproduce", *(arguments or sys.argv[1:])])
-    runs.execute(asked_for(options), options.directory, options.results, options.jobs, command)
+    if options.target == "render":
+        render.render(options.results)
+    elif options.target == "cost":
+        cost.measure(options, command)
+    elif options.target == "figure3":
+        for name in settings.FIGURE3:
+            if re.search(options.only, name):
+                panel = settings.PANELS[name]
+                harness.run_panel(name, panel.methods, panel.targets, options, command)
+    elif options.rivals:
+        rivals = settings.RIVALS[options.target]
+        harness.run_panel(rivals.panel, rivals.methods, [rivals.target], options, command)
+    else:
+        runs.execute(asked_for(options), options.directory, options.results, options.jobs, command)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import hashlib
 import json
 
 import keras
+import numpy as np
 from settings import DENSE, TRAINED, part
 
 import keras_gss as gss
@@ -33,6 +34,7 @@ class WeightsBudget(Budget):
         return count.nonzero_weights
 
 
+CURVES = ("loss", "accuracy", "val_accuracy", "gss_penalty", "gss_macs")
 BUDGETS = {"weights": WeightsBudget, "macs": gss.MacsBudget}
 
 
@@ -154,10 +156,24 @@ def finish(verbose, run, directory):
         "flops": result.report.live_macs[1],
         "macs": small.macs,
         "threshold": repr(result.threshold),
+        **more(run, result, directory),
         "seconds": round(sum(entry["seconds"] for entry in result.history)),
         "versions": {**versions(), "backend": keras.backend.backend()},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def more(run, result, directory):
+    """Returns what a figure draws beside these figures."""
+    if run.target == "figure1":
+        kernel = keras.ops.convert_to_numpy(result.pruned.get_layer("fc2").kernel)
+        at = np.argwhere(kernel).tolist()
+        return {"kernel": [[i, j, float(f"{kernel[i, j]:.3g}")] for i, j in at]}
+    if run.target == "figure6":
+        under = directory / f"trained-{digest(run, TRAINED)}" / "result.json"
+        history = json.loads(under.read_text())["history"]
+        return {"curve": {name: [float(f"{e[name]:.4g}") for e in history] for name in CURVES}}
+    return {}
 
 
 def compress(run, model, folder, verbose, **arguments):
@@ -201,27 +217,23 @@ def penalty(run):
 
 def threshold(run, model):
     """Returns what is cut: by a ratio, or down to a cost."""
+    options = {"inputs": run.granularity == "neuron", "keep_strongest": True}
     if run.ratio is not None:
-        return gss.StdThreshold(run.ratio, inputs=run.granularity == "neuron")
+        return gss.StdThreshold(run.ratio, **options)
     budget = BUDGETS[run.unit]
     whole = budget(1.0).cost(gss.count(model))
-    fraction = run.cost if run.cost <= 1 else run.cost / whole
-    return budget(fraction, inputs=run.granularity == "neuron")
+    return budget(run.cost if run.cost <= 1 else run.cost / whole, **options)
 
 
 def structure(count):
     """Returns live widths: input features or channels, hidden layers, and what is flattened."""
     widths = [live for _, live in count.structure.values()]
-    flattened = {each.name: each.live_macs for each in count.layers}["fc1"] // live_fc1(count)
     position = list(count.structure).index("fc1")
-    if widths[position - 1] != flattened:
+    (macs,) = (layer.live_macs for layer in count.layers if layer.name == "fc1")
+    flattened = macs // widths[position]
+    if flattened != widths[position - 1]:
         widths.insert(position, flattened)
     return widths
-
-
-def live_fc1(count):
-    """Returns the live width of the first dense layer."""
-    return count.structure["fc1"][1]
 
 
 @functools.lru_cache(maxsize=1)
