@@ -11,7 +11,6 @@ from keras_gss.comparison.store import read
 from keras_gss.comparison.table import Comparison, mean_and_spread
 from keras_gss.count import count
 
-LAYERS = {"fc1": "FC1", "fc2": "FC2", "logits": "FC3", "conv1": "CONV1", "conv2": "CONV2"}
 INTRODUCTION = """# The paper's tables and figures
 
 Made by `python examples/reproduce render` of the lines beside this file, each of which holds the
@@ -79,9 +78,9 @@ def table(lines):
     """Returns the Markdown table of the rows of one table, one row per schedule."""
     if not lines:
         return ""
-    layers = list(lines[0]["layers"])
     head = ["row", "test, best epoch", "test, last epoch", "weights", "FLOPs"]
-    head += [LAYERS.get(name, name) for name in layers]
+    kinds = ["CONV" if name.startswith("conv") else "FC" for name in lines[0]["layers"]]
+    head += [f"{kind}{kinds[:place].count(kind) + 1}" for place, kind in enumerate(kinds)]
     head += ["structure", "factor", "epochs", "seeds", "the paper prints"]
     groups = {}
     for line in lines:

@@ -12,7 +12,7 @@ import json
 
 import keras
 import numpy as np
-from settings import DENSE, TRAINED, part
+from settings import DENSE, FINAL, TRAINED, part
 
 import keras_gss as gss
 from keras_gss import datasets, zoo
@@ -54,13 +54,27 @@ def execute(runs, directory, results, jobs, command):
     results.mkdir(parents=True, exist_ok=True)
     with workers(jobs, jobs == 1, directory) as submit:
         for stage, names in ((pretrain, DENSE), (train, TRAINED)):
-            distinct = {digest(run, names): run for run in waiting}
-            for run, _ in submit(stage, list(distinct.values())):
+            for run, _ in submit(stage, distinct(waiting, names)):
                 print(f"{stage.__name__}ed  {title(run)}", flush=True)
-        for run, figures in submit(finish, waiting):
-            append(lines_of(results, run), {**asked(run), **figures, "command": command})
-            done += 1
-            print(f"{done}/{len(runs)}  {title(run)}  {figures['accuracy']}", flush=True)
+        for run, figures in submit(finish, distinct(waiting, FINAL)):
+            for each in waiting:
+                if digest(each, FINAL) == digest(run, FINAL):
+                    append(lines_of(results, each), {**asked(each), **figures, "command": command})
+                    done += 1
+            print(f"{done}/{len(runs)}  {title(run)}  {said(figures)}", flush=True)
+
+
+def distinct(runs, names):
+    """Returns one run of those that agree in some settings."""
+    return list({digest(run, names): run for run in runs}.values())
+
+
+def said(figures):
+    """Returns the figures of a progress line."""
+    accuracy = "  ".join(
+        f"{name} {value:.4f}" for name, value in figures["accuracy"].items() if value
+    )
+    return f"{accuracy}  weights {figures['nonzero_weights']:,}  FLOPs {figures['flops']:,}"
 
 
 def asked(run):
@@ -127,11 +141,10 @@ def finish(verbose, run, directory):
     """Cuts and finetunes, and returns what the line says beside the settings."""
     dense = directory / f"dense-{digest(run, DENSE)}"
     trained = load_model(directory / f"trained-{digest(run, TRAINED)}" / "trained.keras")
-    name = digest(run, tuple(field.name for field in dataclasses.fields(run)))
     result = compress(
         run,
         trained,
-        directory / f"final-{name}",
+        directory / f"final-{digest(run, FINAL)}",
         verbose,
         target=threshold(run, trained),
         granularity=run.granularity,
@@ -187,6 +200,7 @@ def compress(run, model, folder, verbose, **arguments):
         weight_decay=run.weight_decay,
         seed=run.seed,
         directory=folder,
+        jit_compile=False if run.quick else None,
         timed=False,
         verbose=verbose,
         **arguments,
@@ -226,9 +240,9 @@ def threshold(run, model):
 
 
 def structure(count):
-    """Returns live widths: input features or channels, hidden layers, and what is flattened."""
-    widths = [live for _, live in count.structure.values()]
-    position = list(count.structure).index("fc1")
+    """Returns live widths: input features, hidden layers, and what is flattened in between."""
+    live = {name: live for name, (size, live) in count.structure.items() if size > 1}
+    widths, position = list(live.values()), list(live).index("fc1")
     (macs,) = (layer.live_macs for layer in count.layers if layer.name == "fc1")
     flattened = macs // widths[position]
     if flattened != widths[position - 1]:

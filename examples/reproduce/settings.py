@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 QUICK = {"dataset": "digits", "validation": 200.0, "quick": True, "cost": 0.3}
-QUICK_EPOCHS = {"pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1}
+QUICK_EPOCHS = {"pretrain_epochs": 1, "epochs": 2, "finetune_epochs": 1}
 QUICK_MODELS = {"lenet-300-100": "digits-mlp", "lenet-5": "digits-cnn"}
 SEARCH = {"role": "search", "validation": 5000.0}
 
@@ -255,6 +255,7 @@ DENSE = (
     "pretrain_epochs",
 )
 TRAINED = (*DENSE, "method", "factor", "p", "q", "weights", "epochs")
+FINAL = (*TRAINED, "unit", "cost", "ratio", "granularity", "finetune_epochs")
 
 
 def part(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
