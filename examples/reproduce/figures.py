@@ -102,7 +102,7 @@ def figure4(lines):
         )
         for value, label, scale in (
             (last, "test accuracy, last epoch, %", "linear"),
-            (left, "weights (element) or FLOPs (structure) left, %", "log"),
+            (left, "weights or FLOPs left, %", "log"),
         )
     ]
 
@@ -116,11 +116,12 @@ def figure5(lines):
 
     def paint(axes):
         for place, (label, (xs, ys)) in enumerate(found.items()):
-            costs = [xs[ys >= level].min(initial=np.inf) for level in levels]
+            costs = [min(xs[ys >= level], default=0) for level in levels]
             at = np.arange(len(levels)) + place / (len(found) + 1)
             axes.bar(at, costs, 1 / (len(found) + 1), label=label)
         axes.set_xticks(np.arange(len(levels)) + 0.3, [f"{level:.1f} %" for level in levels])
         axes.set(xlabel="test accuracy reached", ylabel="FLOPs that suffice")
+        axes.margins(y=0.5)  # for the legend
 
     axis = {"xlabel": "FLOPs", "ylabel": "test accuracy, last epoch, %", "xscale": "log"}
     return [plotted(found, **axis), paint]
@@ -186,7 +187,8 @@ def cost(lines):
         plotted(found, xscale="log", yscale="log", xlabel="weights")(axes)
         (xs, ys), *_ = found.values()
         axes.plot(xs, ys[-1] * xs / xs[-1], "k:", label="linear")
-        axes.set(ylabel="milliseconds per step beside plain training")
+        axes.set(ylabel="extra milliseconds per step")
+        axes.tick_params(axis="x", which="minor", labelbottom=False)
 
     return [paint]
 
