@@ -265,7 +265,7 @@ def test_processes_share_the_runs(tmp_path):
 
 def test_processes_are_renewed_until_all_is_done(monkeypatch):
     monkeypatch.setattr(running, "RUNS_PER_PROCESS", 1)
-    with running._workers(2, 0, -1) as submit:  # max stands for a run of (protocol, run, directory)
+    with running.workers(2, 0, -1) as submit:  # max stands for what runs
         assert sorted(submit(max, range(1, 6))) == [(each, each) for each in range(1, 6)]
 
 

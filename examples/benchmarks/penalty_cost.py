@@ -81,6 +81,11 @@ def models(name, speed, penalty):
     kinds = {"plain": zoo.build(name), "penalty": zoo.build(name), "zeros": zeros}
     kinds["plain again"] = zoo.build(name)
     gss.attach(kinds["penalty"], penalty)
+    return compiled(kinds, speed)
+
+
+def compiled(kinds, speed):
+    """Compiles `{kind: model}` alike and returns it."""
     for model in kinds.values():
         model.compile(
             keras.optimizers.Adam(1e-3),

@@ -91,7 +91,7 @@ def compare_methods(
         return [Run(name, target, each, same.search_seed, "search") for each in strengths]
 
     pairs = [(name, target) for target in targets for name in names]
-    with _workers(jobs, same, directory) as submit:
+    with workers(jobs, same, directory) as submit:
         tried = [run for pair in pairs for run in searches(*pair) if len(searches(*pair)) > 1]
         _pretrain(submit, [same.search_seed] if tried else [])
         _finish(store, submit, tried, command, verbose)
@@ -137,13 +137,19 @@ RUNS_PER_PROCESS = 20
 
 
 @contextlib.contextmanager
-def _workers(jobs: int, protocol: Protocol, directory: Path) -> Iterator[Submit]:
-    """Yields a function that yields `(argument, function(protocol, argument, directory))`."""
+def workers(jobs: int, shared: Any, directory: Path) -> Iterator[Submit]:
+    """Yields a function that yields `(argument, function(shared, argument, directory))`.
+
+    Args:
+        jobs: how many processes; 1 for this one alone.
+        shared: the first argument of every call.
+        directory: the last argument of every call.
+    """
     if jobs == 1:
 
         def one_by_one(function: Callable, arguments: Sequence[Any]) -> Iterator[Any]:
             for argument in arguments:
-                yield argument, function(protocol, argument, directory)
+                yield argument, function(shared, argument, directory)
                 keras.utils.clear_session()
 
         yield one_by_one
@@ -160,7 +166,7 @@ def _workers(jobs: int, protocol: Protocol, directory: Path) -> Iterator[Submit]
                 some = arguments[begin : begin + RUNS_PER_PROCESS * jobs]
                 with ProcessPoolExecutor(jobs, context) as pool:
                     futures = {
-                        pool.submit(function, protocol, each, directory): each for each in some
+                        pool.submit(function, shared, each, directory): each for each in some
                     }
                     try:
                         for future in as_completed(futures):

@@ -48,16 +48,21 @@ class Store:
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends a record."""
-        line = json.dumps(record).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, b"\n" + line if torn else line)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        append(self.path, record)
         self.records.append(record)
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Appends a record to a file, in one go and flushed to the disk."""
+    line = json.dumps(record).encode() + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" + line if torn else line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

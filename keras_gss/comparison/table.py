@@ -32,7 +32,7 @@ class Comparison:
             ImportError: matplotlib is not installed.
             ValueError: as for `table`.
         """
-        targets = self._targets()
+        self._targets()  # raises before matplotlib is asked for
         try:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
@@ -41,7 +41,17 @@ class Comparison:
         figure = Figure(figsize=(8, 6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        for index, (method, points) in enumerate(self.curves(targets).items()):
+        self.plot(axes)
+        axes.legend(fontsize="x-small", ncols=2)
+        figure.savefig(path, dpi=150)
+
+    def plot(self, axes: Any) -> None:
+        """Plots the curves on matplotlib's `axes`; the legend is left to the caller.
+
+        Raises:
+            ValueError: as for `table`.
+        """
+        for index, (method, points) in enumerate(self.curves(self._targets()).items()):
             costs, means, spreads = zip(*points, strict=True)
             style: dict[str, Any] = {"marker": "osv^D<>Px*"[index % 10], "capsize": 2}
             axes.errorbar(costs, means, spreads, label=method, **style)
@@ -49,8 +59,6 @@ class Comparison:
         cost = "live MACs" if protocol["unit"] == "macs" else "non-zero parameters"
         axes.set(xlabel=cost, ylabel="test accuracy, last epoch, %", xscale="log")
         axes.set_title(f"{protocol['model']}, {protocol['dataset']}, {_schedule(protocol)}")
-        axes.legend(fontsize="x-small", ncols=2)
-        figure.savefig(path, dpi=150)
 
     def curves(self, targets: Sequence[float]) -> dict[str, list[tuple[float, float, float]]]:
         """Returns, by method, (mean cost, mean accuracy in %, its spread), ascending in cost."""
@@ -99,7 +107,7 @@ class Comparison:
             f"{protocol['granularity']}, input features "
             f"{'compared too' if protocol['inputs'] else 'kept'}; {protocol['budget']} strengths "
             f"tried with seed {protocol['search_seed']}, chosen on the validation data. Dense: "
-            f"{whole} MACs, {_mean_and_spread(dense)} before the cut.\n"
+            f"{whole} MACs, {mean_and_spread(dense)} before the cut.\n"
         )
         rows = [_row(name, records, protocol) for name, records in methods.items()]
         rows.sort(key=lambda row: -row["order"])
@@ -130,7 +138,7 @@ def _row(method: str, records: Sequence[Record], protocol: Record) -> dict[str, 
     }
     for column, key in (("last", "test_last"), ("best", "test_best"), ("validation",) * 2):
         values = [100 * record[key] for record in fit]
-        row[column] = _mean_and_spread(values)
+        row[column] = mean_and_spread(values)
         row[f"{column}_mean"] = statistics.fmean(values) if values else -1.0
     for column, key in (("macs", "live_macs"), ("parameters", "nonzero_parameters")):
         values = [record[key] for record in fit]
@@ -150,7 +158,7 @@ def _schedule(protocol: Record) -> str:
     return f"{' + '.join(str(protocol[phase]) for phase in phases)} epochs"
 
 
-def _mean_and_spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
     """Returns mean and standard deviation of percentages, as "89.10 ± 0.20 %"."""
     if not values:
         return ""

@@ -1,0 +1,140 @@
+"""Turns lines of results into Markdown tables and pictures."""
+
+import statistics
+
+import figures
+import settings
+
+from keras_gss import zoo
+from keras_gss.comparison.published import PUBLISHED
+from keras_gss.comparison.store import read
+from keras_gss.comparison.table import Comparison, mean_and_spread
+from keras_gss.count import count
+
+INTRODUCTION = """# The paper's tables and figures
+
+Made by `python examples/reproduce render` of the lines beside this file, each of which holds the
+command that wrote it. "Test, best epoch" is the paper's protocol, which picks the epoch of
+finetuning on the test images; "last epoch" is the figure to rely on. Settings were chosen on
+held-out training images and frozen before the test images were read. FLOPs are multiply-accumulates
+between live inputs and live neurons, as in the paper.
+"""
+
+
+def render(results):
+    """Writes `README.md` and the pictures into the folder of results.
+
+    Raises:
+        ValueError: lines of smoke runs, or none at all.
+    """
+    lines = {name: lines_of(results / f"{name}.jsonl") for name in settings.TITLES}
+    panels = {name: lines_of(results / panel.results) for name, panel in settings.PANELS.items()}
+    quick = sum(line["quick"] for each in (*lines.values(), *panels.values()) for line in each)
+    if quick:
+        raise ValueError(
+            f"{quick} lines in '{results}' are of smoke runs (quick), of which no table is made."
+        )
+    sections = [INTRODUCTION, originals([line for each in lines.values() for line in each])]
+    for name, title in settings.TITLES.items():
+        content = ""
+        if name in settings.RIVALS:
+            content = table(lines[name]) + rivals(settings.RIVALS[name], panels)
+        elif figures.draw(name, lines[name], panels, results / f"{name}.png"):
+            content = f"![{title}]({name}.png)\n"
+        if content:
+            claim = settings.CLAIMS.get(name, "")
+            sections.append("\n\n".join(filter(None, [f"## {title}", claim, content])))
+    if len(sections) == 2 and not sections[1]:
+        raise ValueError(f"There are no lines in '{results}': run a table or a figure first.")
+    (results / "README.md").write_text("\n".join(filter(None, sections)))
+    print(f"written: {results / 'README.md'}")
+
+
+def lines_of(path):
+    """Returns the lines of a file, none if it is not there."""
+    return read(path) if path.exists() else []
+
+
+def originals(lines):
+    """Returns the table of the dense networks."""
+    rows = []
+    for (model, dataset), printed in settings.ORIGINAL.items():
+        own = {
+            line["seed"]: 100 * line["accuracy"]["dense_test"]
+            for line in lines
+            if (line.get("model"), line.get("dataset")) == (model, dataset) and not line["dropout"]
+        }
+        if own:
+            whole = count(zoo.build(model))
+            rows.append(
+                f"| {model}, {dataset} | {printed:.2f} % | {mean_and_spread(list(own.values()))} "
+                f"| {whole.weights:,} | {whole.live_macs:,} |"
+            )
+    head = "| Original | the paper prints | ours, last epoch | weights | FLOPs |"
+    return "\n".join([head, "|---" * 5 + "|", *rows, ""]) if rows else ""
+
+
+def table(lines):
+    """Returns the Markdown table of the rows of one table, one row per schedule."""
+    if not lines:
+        return ""
+    head = ["row", "test, best epoch", "test, last epoch", "weights", "FLOPs"]
+    kinds = ["CONV" if name.startswith("conv") else "FC" for name in lines[0]["layers"]]
+    head += [f"{kind}{kinds[:place].count(kind) + 1}" for place, kind in enumerate(kinds)]
+    head += ["structure", "factor", "epochs", "seeds", "the paper prints"]
+    groups = {}
+    for line in lines:
+        key = (line["row"], line["factor"], schedule(line), line["cost"])
+        groups.setdefault(key, []).append(line)
+    dense = count(zoo.build(lines[0]["model"]))
+    rows = [
+        row(group, {each.name: each.weights for each in dense.layers}) for group in groups.values()
+    ]
+    return (
+        "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)) + "\n"
+    )
+
+
+def row(lines, weights):
+    """Returns the cells of one row; `weights` are those of the dense layers."""
+    first = lines[0]
+
+    def mean(value):
+        return statistics.fmean(map(value, lines))
+
+    def share(name):
+        return f"{100 * mean(lambda line: line['layers'][name]) / weights[name]:.2f} %"
+
+    accuracies = [
+        mean_and_spread([100 * line["accuracy"][key] for line in lines])
+        for key in ("test_best_epoch", "test_last_epoch")
+    ]
+    return [
+        first["row"],
+        *accuracies,
+        f"{mean(lambda line: line['nonzero_weights']):,.0f}",
+        f"{mean(lambda line: line['flops']):,.0f}",
+        *map(share, first["layers"]),
+        "-".join(map(str, first["structure"])),
+        f"{first['factor']:g}",
+        schedule(first),
+        ", ".join(str(line["seed"]) for line in lines),
+        PUBLISHED.get((first["model"], first["dataset"], first["method"]), ""),
+    ]
+
+
+def schedule(line):
+    """Returns the epochs of the three phases."""
+    return " + ".join(str(line[name]) for name in settings.QUICK_EPOCHS)
+
+
+def rivals(asked, panels):
+    """Returns the table of rival methods on equal terms, if there are any."""
+    records = [
+        record
+        for record in panels[asked.panel]
+        if record["target"] == asked.target
+        and record["role"] == "final"
+        and record["method"] in asked.methods
+    ]
+    return f"\n#{Comparison(tuple(records)).table()}" if records else ""

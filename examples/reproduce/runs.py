@@ -1,0 +1,256 @@
+"""Executes runs: pretrained, trained under the penalty, cut, finetuned; a JSON line for each.
+
+Each stage is a `gss.compress` in a directory of its own, which resumes it. Runs that agree in all
+that a stage depends on share it.
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+
+import keras
+import numpy as np
+from settings import DENSE, FINAL, TRAINED, part
+
+import keras_gss as gss
+from keras_gss import datasets, zoo
+from keras_gss.comparison.compare import workers
+from keras_gss.comparison.protocol import versions
+from keras_gss.comparison.store import append, read
+from keras_gss.loading import load_model
+from keras_gss.pruning.budgets import Budget
+from keras_gss.regularizers.named import named_penalty
+
+
+class WeightsBudget(Budget):
+    """Zeroes as little as leaves at most a fraction of the weights that Tables 2 and 3 count."""
+
+    unit = "non-zero weights"
+
+    def cost(self, count):
+        """Returns the kernels' non-zero entries."""
+        return count.nonzero_weights
+
+
+CURVES = ("loss", "accuracy", "val_accuracy", "gss_penalty", "gss_macs")
+BUDGETS = {"weights": WeightsBudget, "macs": gss.MacsBudget}
+
+
+def execute(runs, directory, results, jobs, command):
+    """Executes runs, each where it was killed, and writes a line for each that is finished.
+
+    Args:
+        runs: of `settings.Run`.
+        directory: of the networks and the state of what is under way.
+        results: folder of the lines, one file per table and figure.
+        jobs: how many processes.
+        command: what was typed, for the lines.
+    """
+    waiting = [run for run in runs if asked(run) not in finished(results, run)]
+    done = len(runs) - len(waiting)
+    print(f"{done} of {len(runs)} runs are finished", flush=True)
+    results.mkdir(parents=True, exist_ok=True)
+    with workers(jobs, jobs == 1, directory) as submit:
+        for stage, names in ((pretrain, DENSE), (train, TRAINED)):
+            for run, _ in submit(stage, distinct(waiting, names)):
+                print(f"{stage.__name__}ed  {title(run)}", flush=True)
+        for run, figures in submit(finish, distinct(waiting, FINAL)):
+            for each in waiting:
+                if digest(each, FINAL) == digest(run, FINAL):
+                    append(lines_of(results, each), {**asked(each), **figures, "command": command})
+                    done += 1
+            print(f"{done}/{len(runs)}  {title(run)}  {said(figures)}", flush=True)
+
+
+def distinct(runs, names):
+    """Returns one run of those that agree in some settings."""
+    return list({digest(run, names): run for run in runs}.values())
+
+
+def said(figures):
+    """Returns the figures of a progress line."""
+    accuracy = "  ".join(
+        f"{name} {value:.4f}" for name, value in figures["accuracy"].items() if value
+    )
+    return f"{accuracy}  weights {figures['nonzero_weights']:,}  FLOPs {figures['flops']:,}"
+
+
+def asked(run):
+    """Returns a run's settings as its line holds them."""
+    return dataclasses.asdict(run)
+
+
+def finished(results, run):
+    """Returns the settings of the runs that have a line."""
+    path = lines_of(results, run)
+    records = read(path) if path.exists() else []
+    return [{key: record.get(key) for key in asked(run)} for record in records]
+
+
+def lines_of(results, run):
+    """Returns the file that a run's line belongs to."""
+    return results / f"{'search-' if run.role == 'search' else ''}{run.target}.jsonl"
+
+
+def title(run):
+    """Returns what a run is called in progress lines."""
+    return f"{run.target}  {run.row}  factor {run.factor:g}  seed {run.seed}"
+
+
+def digest(run, names):
+    """Returns a name for what some of a run's settings decide."""
+    return hashlib.sha256(json.dumps(part(run, names)).encode()).hexdigest()[:10]
+
+
+def pretrain(verbose, run, directory):
+    """Trains the dense network, unless it is there, and returns its folder."""
+    return stage(
+        run, directory / f"dense-{digest(run, DENSE)}", verbose, pretrain_epochs=run.pretrain_epochs
+    )
+
+
+def train(verbose, run, directory):
+    """Trains under the penalty, unless that is done, and returns the folder."""
+    dense = directory / f"dense-{digest(run, DENSE)}"
+    return stage(
+        run,
+        directory / f"trained-{digest(run, TRAINED)}",
+        verbose,
+        start=dense / "trained.keras",
+        regularizer=penalty(run),
+        epochs=run.epochs,
+    )
+
+
+def stage(run, folder, verbose, start=None, **arguments):
+    """Trains one stage with nothing cut."""
+    if not (folder / "result.json").exists():
+        compress(
+            run,
+            build(run) if start is None else load_model(start),
+            folder,
+            verbose,
+            **{"target": gss.StdThreshold(0.0), "epochs": 0, "finetune_epochs": 0, **arguments},
+        )
+    return folder
+
+
+def finish(verbose, run, directory):
+    """Cuts and finetunes, and returns what the line says beside the settings."""
+    dense = directory / f"dense-{digest(run, DENSE)}"
+    trained = load_model(directory / f"trained-{digest(run, TRAINED)}" / "trained.keras")
+    result = compress(
+        run,
+        trained,
+        directory / f"final-{digest(run, FINAL)}",
+        verbose,
+        target=threshold(run, trained),
+        granularity=run.granularity,
+        epochs=0,
+        finetune_epochs=run.finetune_epochs,
+    )
+    before = json.loads((dense / "result.json").read_text())["accuracies"]
+    accuracies = result.accuracies
+    small = gss.count(result.model)
+    return {
+        "accuracy": {
+            "validation": accuracies["finetuned"],
+            "test_last_epoch": accuracies.get("test_last_epoch"),
+            "test_best_epoch": accuracies.get("test_best_epoch"),
+            "dense_validation": before["dense"],
+            "dense_test": before.get("test_dense"),
+        },
+        "structure": structure(gss.count(result.pruned)),
+        "layers": {layer.name: layer.nonzero_weights for layer in small.layers},
+        "nonzero_weights": small.nonzero_weights,
+        "parameters": small.nonzero_parameters,
+        "flops": result.report.live_macs[1],
+        "macs": small.macs,
+        "threshold": repr(result.threshold),
+        **more(run, result, directory),
+        "seconds": round(sum(entry["seconds"] for entry in result.history)),
+        "versions": {**versions(), "backend": keras.backend.backend()},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def more(run, result, directory):
+    """Returns what a figure draws beside these figures."""
+    if run.target == "figure1":
+        kernel = keras.ops.convert_to_numpy(result.pruned.get_layer("fc2").kernel)
+        at = np.argwhere(kernel).tolist()
+        return {"kernel": [[i, j, float(f"{kernel[i, j]:.3g}")] for i, j in at]}
+    if run.target == "figure6":
+        under = directory / f"trained-{digest(run, TRAINED)}" / "result.json"
+        history = json.loads(under.read_text())["history"]
+        return {"curve": {name: [float(f"{e[name]:.4g}") for e in history] for name in CURVES}}
+    return {}
+
+
+def compress(run, model, folder, verbose, **arguments):
+    """Calls `gss.compress` with what all stages have in common."""
+    data = dataset(run.dataset, run.validation)
+    return gss.compress(
+        model,
+        data.train,
+        data.validation,
+        test=data.test if run.role == "final" else None,
+        weight_decay=run.weight_decay,
+        seed=run.seed,
+        directory=folder,
+        jit_compile=False if run.quick else None,
+        timed=False,
+        verbose=verbose,
+        **arguments,
+    )
+
+
+def build(run):
+    """Returns the untrained network, behind a layer that drops pixels if so asked."""
+    model = zoo.build(run.model, run.seed)
+    if not run.dropout:
+        return model
+    return keras.Sequential(
+        [
+            keras.layers.Input(model.input_shape[1:], name="image"),
+            keras.layers.Dropout(run.dropout, seed=run.seed, name="dropout"),
+            *model.layers,
+        ],
+        name=model.name,
+    )
+
+
+def penalty(run):
+    """Returns the penalty of a run."""
+    more = {"p": run.p, "q": run.q, "weights": run.weights}
+    more = more if run.method == "gss-structure" else {}
+    return named_penalty(run.method, run.factor, inputs=True, **more)
+
+
+def threshold(run, model):
+    """Returns what is cut: by a ratio, or down to a cost."""
+    options = {"inputs": run.granularity == "neuron", "keep_strongest": True}
+    if run.ratio is not None:
+        return gss.StdThreshold(run.ratio, **options)
+    budget = BUDGETS[run.unit]
+    whole = budget(1.0).cost(gss.count(model))
+    return budget(run.cost if run.cost <= 1 else run.cost / whole, **options)
+
+
+def structure(count):
+    """Returns live widths: input features, hidden layers, and what is flattened in between."""
+    live = {name: live for name, (size, live) in count.structure.items() if size > 1}
+    widths, position = list(live.values()), list(live).index("fc1")
+    (macs,) = (layer.live_macs for layer in count.layers if layer.name == "fc1")
+    flattened = macs // widths[position]
+    if flattened != widths[position - 1]:
+        widths.insert(position, flattened)
+    return widths
+
+
+@functools.lru_cache(maxsize=1)
+def dataset(name, validation):
+    """Reads a dataset once."""
+    return datasets.load(name, validation)

@@ -1,0 +1,151 @@
+"""The reproduction example: smoke runs of a table and a figure, and what is made of their lines."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_gss as gss
+from keras_gss import zoo
+
+FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
+sys.path.insert(0, str(FOLDER))
+_spec = importlib.util.spec_from_file_location("reproduce", FOLDER / "__main__.py")
+reproduce = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(reproduce)
+runs, settings, figures = (importlib.import_module(n) for n in ("runs", "settings", "figures"))
+
+pytestmark = pytest.mark.xdist_group("reproduce")  # one process makes what all of them read
+
+
+def run(folder, *arguments):
+    reproduce.main([*arguments, "--directory", str(folder)])
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A row of Table 2 and one of Figure 6, which are the same smoke run."""
+    folder = tmp_path_factory.mktemp("paper")
+    run(folder, "table2", "--quick", "--seeds", "1", "--only", "GSS-element$")
+    run(folder, "figure6", "--quick", "--seeds", "1", "--only", "fashion")
+    return folder
+
+
+def test_a_line_says_what_was_run_and_what_came_out(folder):
+    (line,) = lines_of(folder / "results" / "table2.jsonl")
+    (asked,) = [each for each in settings.TABLE2 if each.row == "GSS-element"]
+    assert runs.asked(asked.smoke()).items() <= line.items()
+    assert line["quick"] is True
+    assert line["command"].startswith("python examples/reproduce table2 --quick")
+    inputs, first, second = line["structure"]
+    assert line["flops"] == inputs * first + first * second + second * 10
+    assert line["nonzero_weights"] == sum(line["layers"].values()) <= 0.3 * 6464
+    accuracy = line["accuracy"]
+    assert 0 < accuracy["test_last_epoch"] <= accuracy["test_best_epoch"] <= 1
+    assert 0 < accuracy["dense_test"] <= 1
+
+
+def test_what_is_finished_is_not_run_again_and_stages_are_shared(folder, monkeypatch):
+    stages = sorted(path.name.split("-")[0] for path in folder.iterdir())
+    assert stages == ["dense", "final", "results", "trained"]
+    monkeypatch.setattr(runs, "compress", None)
+    run(folder, "table2", "--quick", "--seeds", "1", "--only", "GSS-element$")
+    assert len(lines_of(folder / "results" / "table2.jsonl")) == 1
+
+
+def test_a_search_reads_no_test_images_and_changes_factors_only():
+    options = reproduce.parsed(["table4", "--search", "0.5", "2", "--epochs", "9"])
+    tried = reproduce.asked_for(options)
+    assert {each.role for each in tried} == {"search"}
+    assert [each.factor for each in tried[:2]] == [1e-6, 4e-6]
+    assert {each.epochs for each in tried} == {9}
+    final = reproduce.asked_for(reproduce.parsed(["table4"]))
+    assert [(each.seed, each.epochs, each.finetune_epochs) for each in final[:3]] == [
+        (seed, 250, 50) for seed in (1, 2, 3)
+    ]
+    assert runs.lines_of(Path("x"), tried[0]).name == "search-table4.jsonl"
+
+
+def test_structure_lists_the_flattened_width_after_convolutions():
+    model = zoo.build("lenet-5")
+    assert runs.structure(gss.count(model)) == [20, 50, 800, 500]
+    kernel = np.array(model.get_layer("conv2").kernel)
+    kernel[..., 30:] = 0
+    model.get_layer("conv2").kernel.assign(kernel)
+    model.get_layer("conv2").bias.assign(np.zeros(50))
+    assert runs.structure(gss.count(model)) == [20, 30, 480, 500]
+    assert runs.structure(gss.count(zoo.build("lenet-300-100"))) == [784, 300, 100]
+
+
+def test_every_row_names_methods_and_models_that_exist():
+    models = {name: zoo.build(name) for name in ("lenet-300-100", "lenet-5")}
+    for rows in settings.RUNS.values():
+        assert len({each.row for each in rows}) == len(rows)
+        for each in rows:
+            assert runs.penalty(each).factor == each.factor > 0
+            assert (each.cost is None) != (each.ratio is None)
+            assert (each.model, each.dataset) in settings.ORIGINAL
+        assert runs.threshold(rows[0], models[rows[0].model]).keep_strongest
+    for rivals in settings.RIVALS.values():
+        protocol = gss.comparison.Protocol(**settings.PANELS[rivals.panel].protocol)
+        assert 0 < rivals.target < 1 and protocol.epochs
+        assert set(rivals.methods) <= set(gss.comparison.METHODS)
+
+
+def test_no_table_is_made_of_smoke_runs(folder):
+    with pytest.raises(ValueError, match="2 lines in .* are of smoke runs"):
+        run(folder, "render", "--results", str(folder / "results"))
+    with pytest.raises(ValueError, match="There are no lines"):
+        run(folder, "render", "--results", str(folder / "dense"))
+
+
+def test_tables_and_figures_of_lines(folder, tmp_path):
+    pytest.importorskip("matplotlib", reason="figures need the extra `plots`")
+    for name in ("table2", "figure6"):
+        (line,) = lines_of(folder / "results" / f"{name}.jsonl")
+        line.update(quick=False, model="lenet-300-100", dataset="fashion_mnist")
+        again = {**line, "seed": 2, "accuracy": {**line["accuracy"], "test_last_epoch": 0.5}}
+        text = "".join(json.dumps(each) + "\n" for each in (line, again))
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    run(tmp_path, "render", "--results", str(tmp_path))
+    page = (tmp_path / "README.md").read_text()
+    assert "## Table 2" in page and "![Figure 6" in page and "Table 3" not in page
+    (cells,) = re.findall(r"^\| GSS-element \| (.*) \|$", page, re.MULTILINE)
+    last = 100 * line["accuracy"]["test_last_epoch"]
+    spread = abs(last - 50) / 2**0.5
+    assert cells.split(" | ")[1] == f"{(last + 50) / 2:.2f} ± {spread:.2f} %"
+    assert cells.endswith("| 1 + 2 + 1 | 1, 2 | 89.20 % at 3.7k weights (layers: 3.5k)")
+    assert "| lenet-300-100, fashion_mnist | 90.29 % |" in page
+    assert (tmp_path / "figure6.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_figure_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="figures need the extra `plots`")
+    for name in ("figure1", "figure4", "figure5"):
+        lines = [
+            {
+                **runs.asked(each),
+                "accuracy": {"test_last_epoch": 0.9 - 0.001 * k},
+                "nonzero_weights": 1000 + k,
+                "flops": 10000 + 100 * k,
+                "kernel": [[1, 2, 0.5], [1, 3, -0.5], [4, 2, 0.1]],
+            }
+            for k, each in enumerate(settings.RUNS[name])
+        ]
+        assert figures.draw(name, lines, {}, tmp_path / f"{name}.png")
+    costs = [
+        {"method": method, "weights": weights, "extra_milliseconds": weights / 1e6}
+        for method in ("gss-structure", "group-greg")
+        for weights in (266_200, 592_000)
+    ]
+    assert figures.draw("cost", costs, {}, tmp_path / "cost.png")
+    assert not figures.draw("figure4", [], {}, tmp_path / "none.png")
+    assert len(list(tmp_path.glob("*.png"))) == 4
