@@ -1,38 +1,11 @@
 """Train a Keras model under group-sparse penalties, cut what they emptied, keep a smaller model."""
 
-from keras_gss.callbacks import GroupSparsity
-from keras_gss.comparison import compare_methods
-from keras_gss.compress import AccuracyDrop, compress
-from keras_gss.convert import to_tf_keras
-from keras_gss.count import count
-from keras_gss.export import export
-from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
-from keras_gss.latency import Latencies, Latency, measure_latency
-from keras_gss.loading import load_model
-from keras_gss.procedures import (
-    ADMM,
-    BayesL1Trim,
-    GradualPruning,
-    GroupGReg,
-    GroupPruner,
-    Procedure,
-    SoftPruning,
-    Spred,
-)
-from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
-from keras_gss.pruning import (
-    PFP,
-    SNIP,
-    AbsoluteThreshold,
-    KeepZeros,
-    MacsBudget,
-    MagnitudeThreshold,
-    ParamsBudget,
-    RandomThreshold,
-    Ranking,
-    StdThreshold,
-    prune,
-)
+from typing import TYPE_CHECKING
+
+from keras_gss._lazy import show_lazily
+
+# Keras finds the classes that saved models name only if they have been imported: these are.
+from keras_gss.pruning.masks import KeepZeros
 from keras_gss.regularizers import (
     CGES,
     GSS121,
@@ -53,13 +26,47 @@ from keras_gss.regularizers import (
     HoyerSquare,
     L1Trim,
     Penalty,
+    RegularizerSum,
     SparseGroupLasso,
     TransformedL1,
 )
-from keras_gss.regularizers.binding import attach, detach
-from keras_gss.regularizers.declared import RegularizerSum
 from keras_gss.schedules import ConstantFactor, WarmUpFactor
-from keras_gss.slimming import slim
+
+if TYPE_CHECKING:
+    from keras_gss.callbacks import GroupSparsity
+    from keras_gss.comparison import compare_methods
+    from keras_gss.compress import AccuracyDrop, compress
+    from keras_gss.convert import to_tf_keras
+    from keras_gss.count import count
+    from keras_gss.export import export
+    from keras_gss.graph import NeuronGroup, NeuronGroups, WeightSlice, find_groups, register_rule
+    from keras_gss.latency import Latencies, Latency, measure_latency
+    from keras_gss.loading import load_model
+    from keras_gss.procedures import (
+        ADMM,
+        BayesL1Trim,
+        GradualPruning,
+        GroupGReg,
+        GroupPruner,
+        Procedure,
+        SoftPruning,
+        Spred,
+    )
+    from keras_gss.proximal import prox_exclusive, prox_gss121_neuron, prox_selected, prox_two_level
+    from keras_gss.pruning import (
+        PFP,
+        SNIP,
+        AbsoluteThreshold,
+        MacsBudget,
+        MagnitudeThreshold,
+        ParamsBudget,
+        RandomThreshold,
+        Ranking,
+        StdThreshold,
+        prune,
+    )
+    from keras_gss.regularizers.binding import attach, detach
+    from keras_gss.slimming import slim
 
 __version__ = "0.1.0"
 
@@ -131,3 +138,50 @@ __all__ = [
     "slim",
     "to_tf_keras",
 ]
+
+show_lazily(
+    __name__,
+    {
+        "GroupSparsity": "callbacks",
+        "compare_methods": "comparison",
+        "AccuracyDrop": "compress",
+        "compress": "compress",
+        "to_tf_keras": "convert",
+        "count": "count",
+        "export": "export",
+        "NeuronGroup": "graph",
+        "NeuronGroups": "graph",
+        "WeightSlice": "graph",
+        "find_groups": "graph",
+        "register_rule": "graph",
+        "Latencies": "latency",
+        "Latency": "latency",
+        "measure_latency": "latency",
+        "load_model": "loading",
+        "ADMM": "procedures",
+        "BayesL1Trim": "procedures",
+        "GradualPruning": "procedures",
+        "GroupGReg": "procedures",
+        "GroupPruner": "procedures",
+        "Procedure": "procedures",
+        "SoftPruning": "procedures",
+        "Spred": "procedures",
+        "prox_exclusive": "proximal",
+        "prox_gss121_neuron": "proximal",
+        "prox_selected": "proximal",
+        "prox_two_level": "proximal",
+        "AbsoluteThreshold": "pruning",
+        "MacsBudget": "pruning",
+        "MagnitudeThreshold": "pruning",
+        "PFP": "pruning",
+        "ParamsBudget": "pruning",
+        "RandomThreshold": "pruning",
+        "Ranking": "pruning",
+        "SNIP": "pruning",
+        "StdThreshold": "pruning",
+        "prune": "pruning",
+        "attach": "regularizers.binding",
+        "detach": "regularizers.binding",
+        "slim": "slimming",
+    },
+)

@@ -194,24 +194,22 @@ def _load_data(args: Namespace) -> tuple[Data, Data, Any]:
 
 
 def _target(args: Namespace, model: keras.Model) -> Any:
+    common: dict[str, Any] = {"inputs": args.penalise_inputs, "round_to": args.round_to}
     if args.ratio is not None:
-        return gss.StdThreshold(args.ratio, inputs=args.penalise_inputs)
+        return gss.StdThreshold(args.ratio, **common)
     if args.threshold is not None:
-        return gss.AbsoluteThreshold(args.threshold, inputs=args.penalise_inputs)
+        return gss.AbsoluteThreshold(args.threshold, **common)
     if args.macs is not None:
         fraction = _fraction("--macs", args.macs, gss.count(model).live_macs)
-        return gss.MacsBudget(fraction, inputs=args.penalise_inputs)
+        return gss.MacsBudget(fraction, **common)
     if args.params is not None:
         fraction = _fraction("--params", args.params, gss.count(model).nonzero_parameters)
-        return gss.ParamsBudget(fraction, inputs=args.penalise_inputs)
+        return gss.ParamsBudget(fraction, **common)
     if args.latency is not None:
-        return gss.Latency(
-            args.latency,
-            batch=args.latency_batch,
-            runtime=args.latency_runtime,
-            inputs=args.penalise_inputs,
-        )
-    return gss.AccuracyDrop(0.01 if args.accuracy_drop is None else args.accuracy_drop)
+        where = {"batch": args.latency_batch, "runtime": args.latency_runtime}
+        return gss.Latency(args.latency, **where, **common)
+    drop = 0.01 if args.accuracy_drop is None else args.accuracy_drop
+    return gss.AccuracyDrop(drop, round_to=args.round_to)
 
 
 def _fraction(option: str, amount: float, whole: int) -> float:

@@ -213,6 +213,8 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
     [
         ([], gss.AccuracyDrop(0.01)),
         (["--accuracy-drop", "0.02"], gss.AccuracyDrop(0.02)),
+        (["--round-to", "8"], gss.AccuracyDrop(0.01, round_to=8)),
+        (["--macs", "0.5", "--round-to", "8"], gss.MacsBudget(0.5, round_to=8)),
         (["--ratio", "0.3"], gss.StdThreshold(0.3)),
         (["--threshold", "1e-3"], gss.AbsoluteThreshold(1e-3)),
         (["--macs", "0.25"], gss.MacsBudget(0.25)),

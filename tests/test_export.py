@@ -106,6 +106,24 @@ def test_saved_model_holds_every_weight_once(tmp_path):
     assert len(tf.saved_model.load(str(path)).trainable_variables) == 2
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf_keras, TFSMLayer: TF only")
+def test_saved_model_of_tf_keras_is_as_small_quiet_and_loads_as_a_layer(tmp_path, capsys):
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.layers.Input((300,)), tf_keras.layers.Dense(200)])
+    path = export(model, tmp_path / "m")
+    assert capsys.readouterr().out == ""
+    assert tf_keras.utils.is_interactive_logging_enabled()
+    size = (path / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert 4 * 300 * 200 <= size < 1.1 * 4 * 300 * 200
+    x = np.random.default_rng(0).standard_normal((2, 300)).astype("float32")
+    layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default")
+    np.testing.assert_allclose(layer(x)["output_0"], model(x), rtol=0, atol=1e-5)
+    ours = keras.Sequential([keras.Input((300,)), keras.layers.Dense(200)])
+    layer = keras.layers.TFSMLayer(str(export(ours, tmp_path / "k")), call_endpoint="serve")
+    np.testing.assert_allclose(layer(x), ours(x), rtol=0, atol=1e-5)
+
+
 def test_saved_model_loads_without_keras_gss_and_without_keras(tmp_path):
     path = export(chain(), tmp_path / "small")
     code = (

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_gss as gss
 from keras_gss.pruning import Threshold
+from keras_gss.pruning.pieces import survey
 
 
 def path_of(variable):
@@ -184,6 +185,81 @@ def test_keep_strongest_joins_layers_that_the_threshold_would_disconnect():
     assert masks["b/kernel"] == [[0, 0], [1, 1], [0, 0]]
     with pytest.raises(ValueError, match="nothing of the neurons of 'a'"):
         gss.prune(model, gss.AbsoluteThreshold(1.0))
+
+
+def wide():
+    """6-12-10-2: groups of twelve and of ten neurons, of the strengths 1 to 12 and 1 to 10."""
+    names = {"a": 12, "b": 10, "c": 2}
+    stack = [layers.Dense(units, name=name) for name, units in names.items()]
+    model = keras.Sequential([keras.Input((6,)), *stack])
+    set_values(model, a_kernel=np.tile(np.arange(1.0, 13), (6, 1)))
+    first, second = np.arange(1.0, 13)[:, None], np.arange(1.0, 11)
+    model.get_layer("b").kernel.assign(first * second)
+    return model
+
+
+def test_round_to_brings_back_the_strongest_to_fill_a_multiple():
+    model = wide()
+    strengths = [p.strengths for p in survey(model, "neuron").pieces]
+    assert [np.argsort(each).tolist() for each in strengths] == [[*range(12)], [*range(10)]]
+    limit = strengths[0][7] - 1e-6  # five of the first and some of the second stay
+    kept = [int((each >= limit).sum()) for each in strengths]
+    assert kept[0] == 5 and kept[1] % 4
+    masks = masks_of(model, gss.AbsoluteThreshold(limit, round_to=4), "neuron")
+    assert masks["a/bias"] == [0] * 4 + [1] * 8
+    width = -(-kept[1] // 4) * 4
+    assert masks["b/bias"] == [0] * (10 - width) + [1] * width
+    small = gss.slim(gss.prune(model, gss.AbsoluteThreshold(limit, round_to=4), "neuron"))
+    assert [layer.units for layer in small.layers] == [8, width, 2]
+
+
+def test_round_to_leaves_alone_what_cannot_fill_a_multiple():
+    model = wide()
+    first, second = (piece.strengths for piece in survey(model, "neuron").pieces)
+    limit = min(first[1], second[1]) + 1e-6
+    plain = masks_of(model, gss.AbsoluteThreshold(limit), "neuron")
+    assert 8 < sum(plain["a/bias"]) < 12 or 8 < sum(plain["b/bias"]) < 10
+    assert masks_of(model, gss.AbsoluteThreshold(limit, round_to=100), "neuron") == plain
+    # Nobody reads three of the twelve: nine are alive, which fill no second eight.
+    kernel = keras.ops.convert_to_numpy(model.get_layer("b").kernel).copy()
+    kernel[:3] = 0
+    model.get_layer("b").kernel.assign(kernel)
+    limit = survey(model, "neuron").pieces[0].strengths[3] - 1e-6
+    masks = gss.AbsoluteThreshold(limit, round_to=8).masks(model, "neuron")
+    assert masks[id(model.get_layer("a").bias)].sum() == 9
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [
+        gss.StdThreshold(0.9, round_to=4),
+        gss.MacsBudget(0.5, round_to=4),
+        gss.MacsBudget(0.5, by=gss.MagnitudeThreshold(round_to=4)),
+    ],
+)
+def test_every_rule_rounds(threshold):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(12, 3, padding="same", name="a")(inputs)
+    x = layers.add([x, layers.Conv2D(12, 3, padding="same", name="b")(layers.ReLU()(x))])
+    x = layers.Dense(16, "relu", name="c")(layers.Flatten()(layers.BatchNormalization()(x)))
+    model = keras.Model(inputs, layers.Dense(3, name="d")(x))
+    for name in "abc":
+        kernel = model.get_layer(name).kernel
+        kernel.assign(kernel * keras.random.uniform(kernel.shape[-1:], 0.1, 2.0))
+    pruned = gss.prune(model, threshold, "neuron")
+    small = gss.slim(pruned)
+    widths = [small.get_layer("a").filters, small.get_layer("c").units]
+    assert all(width % 4 == 0 for width in widths) and sum(widths) < 28
+    if isinstance(threshold, gss.MacsBudget):
+        assert gss.count(pruned).live_macs <= 0.5 * gss.count(model).live_macs
+
+
+def test_round_to_is_for_neurons():
+    with pytest.raises(ValueError, match="takes granularity='neuron'. Received: round_to=8"):
+        gss.StdThreshold(0.5, round_to=8).masks(wide(), "element")
+    with pytest.raises(ValueError, match="`round_to` must be an integer >= 1"):
+        gss.MacsBudget(0.5, round_to=0)
 
 
 @dataclass(frozen=True)

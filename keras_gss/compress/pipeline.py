@@ -40,7 +40,7 @@ from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
 from keras_gss.procedures.base import Procedure
 from keras_gss.pruning import prune
-from keras_gss.pruning.thresholds import GRANULARITIES
+from keras_gss.pruning.thresholds import GRANULARITIES, check_rounding
 from keras_gss.regularizers import CrossLayerRegularizer
 from keras_gss.regularizers.binding import Attachment, detach
 from keras_gss.regularizers.declared import declared_part
@@ -192,6 +192,7 @@ def compress(
     validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
         raise reject("target", "an AccuracyDrop or a threshold such as MacsBudget(0.3)", target)
+    check_rounding(getattr(target, "round_to", 1), granularity)
     settings = {
         "model": _fingerprint(model),
         "train": checksum(train),

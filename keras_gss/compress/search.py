@@ -29,13 +29,14 @@ class AccuracyDrop:
         drop: what may be lost, in parts of one: 0.01 is one percentage point. 0 <= drop < 1.
         probe_epochs: integer >= 0.
         probes: integer >= 1; each halves the interval of ratios, which begins as 0 .. 4.
+        round_to: see `StdThreshold`.
 
     Raises:
         ValueError: an argument out of its range.
 
     Example:
     >>> AccuracyDrop(0.01)
-    AccuracyDrop(drop=0.01, probe_epochs=1, probes=8)
+    AccuracyDrop(drop=0.01, probe_epochs=1, probes=8, round_to=1)
     >>> AccuracyDrop(2)
     Traceback (most recent call last):
     ValueError: `drop` must be a number with 0 <= drop < 1. Received: drop=2
@@ -44,12 +45,14 @@ class AccuracyDrop:
     drop: float
     probe_epochs: int = 1
     probes: int = 8
+    round_to: int = 1
 
     def __post_init__(self) -> None:
         if not is_real(self.drop) or not 0 <= self.drop < 1:
             raise reject("drop", "a number with 0 <= drop < 1", self.drop)
         check_integer("probe_epochs", self.probe_epochs)
         check_integer("probes", self.probes, minimum=1)
+        check_integer("round_to", self.round_to, minimum=1)
 
 
 def largest_accepted(
@@ -126,9 +129,12 @@ def settle(
     forgetful = replace(trainer, run=RunDirectory(None, {}), say=lambda line: None)
     probe = replace(finetune, name="probe", epochs=target.probe_epochs)
 
+    def threshold_of(ratio: float) -> StdThreshold:
+        return StdThreshold(ratio, inputs=inputs, round_to=target.round_to)
+
     def accuracy_at(ratio: float) -> dict[str, float]:
         try:
-            pruned = prune(model, StdThreshold(ratio, inputs=inputs), granularity=granularity)
+            pruned = prune(model, threshold_of(ratio), granularity=granularity)
         except ValueError:  # the ratio would empty a layer; no other has no live MACs
             return {"ratio": ratio, "accuracy": 0.0, "live_macs": 0}
         forgetful.fit(pruned, probe)
@@ -155,7 +161,7 @@ def settle(
             f"{best:.4f}. Allow a larger drop, or train under a stronger penalty for longer. "
             f"Received: target={target!r}"
         )
-    return StdThreshold(ratio, inputs=inputs), tried
+    return threshold_of(ratio), tried
 
 
 def _settle_latency(

@@ -1,8 +1,10 @@
 """Models as folders that TensorFlow Serving and `tf.saved_model.load` read."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -57,7 +59,11 @@ def write(model: keras.Model, path: Path, batch: int | None = None) -> None:
                 archive.track(layer)
     else:
         archive.track_and_add_endpoint(_ENDPOINT, model, signature)
-    archive.write_out(str(path), **({} if is_tf_keras(model) else {"verbose": False}))
+    if is_tf_keras(model):
+        with _quiet(library_of(model)):
+            archive.write_out(str(path))
+    else:
+        archive.write_out(str(path), verbose=False)
 
 
 def load(path: Path, model: keras.Model) -> Callable[[Any], Any]:
@@ -87,6 +93,18 @@ def structured_outputs(model: keras.Model, named: dict[str, Any]) -> Any:
         return {name: named[name] for name in structure}
     size = len(keras.tree.flatten(structure))
     return keras.tree.pack_sequence_as(structure, [named[f"output_{i}"] for i in range(size)])
+
+
+@contextmanager
+def _quiet(tf_keras: ModuleType) -> Iterator[None]:
+    """Keeps tf_keras from printing a line for every variable that it writes."""
+    interactive = tf_keras.utils.is_interactive_logging_enabled()
+    tf_keras.utils.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if interactive:
+            tf_keras.utils.enable_interactive_logging()
 
 
 def _input_spec(source: Source, batch: int | None) -> keras.InputSpec:

@@ -41,7 +41,7 @@ class Latency(MacsBudget):
         runtime: "tf_saved_model", "litert" or "onnx", see `measure_latency`.
         threads: integer >= 1, how many LiteRT or ONNX Runtime may use.
         probes: integer >= 1, how many models are tried; each halves the interval of MACs.
-        by, biases, inputs, also, keep_strongest: see `MacsBudget`.
+        by, biases, inputs, also, keep_strongest, round_to: see `MacsBudget`.
 
     Raises:
         ValueError: an argument is out of its range; in `masks` and `resolve`, no model tried was

@@ -1,12 +1,17 @@
 """From a trained model to one whose small weights are zero and stay zero in training."""
 
-from keras_gss.pruning.budgets import MacsBudget, ParamsBudget
+from typing import TYPE_CHECKING
+
+from keras_gss._lazy import show_lazily
 from keras_gss.pruning.masks import FixedZeros, KeepZeros
-from keras_gss.pruning.pfp import PFP
-from keras_gss.pruning.prune import prune
-from keras_gss.pruning.rankings import MagnitudeThreshold, RandomThreshold, Ranking
-from keras_gss.pruning.snip import SNIP
-from keras_gss.pruning.thresholds import AbsoluteThreshold, StdThreshold, Threshold
+
+if TYPE_CHECKING:
+    from keras_gss.pruning.budgets import MacsBudget, ParamsBudget
+    from keras_gss.pruning.pfp import PFP
+    from keras_gss.pruning.prune import prune
+    from keras_gss.pruning.rankings import MagnitudeThreshold, RandomThreshold, Ranking
+    from keras_gss.pruning.snip import SNIP
+    from keras_gss.pruning.thresholds import AbsoluteThreshold, StdThreshold, Threshold
 
 __all__ = [
     "PFP",
@@ -23,3 +28,20 @@ __all__ = [
     "Threshold",
     "prune",
 ]
+
+show_lazily(
+    __name__,
+    {
+        "MacsBudget": "budgets",
+        "ParamsBudget": "budgets",
+        "PFP": "pfp",
+        "prune": "prune",
+        "MagnitudeThreshold": "rankings",
+        "RandomThreshold": "rankings",
+        "Ranking": "rankings",
+        "SNIP": "snip",
+        "AbsoluteThreshold": "thresholds",
+        "StdThreshold": "thresholds",
+        "Threshold": "thresholds",
+    },
+)

@@ -177,7 +177,7 @@ class MacsBudget(Budget):
         fraction: of `count(model).live_macs` for the model passed, 0 < fraction <= 1.
         by: another rule than `StdThreshold`'s: a ranking such as `MagnitudeThreshold()` or
             `SNIP(x, y)`, the highest scores of which stay. It has the arguments below itself.
-        biases, inputs, also, keep_strongest: see `Threshold`.
+        biases, inputs, also, keep_strongest, round_to: see `Threshold`.
 
     Raises:
         ValueError: an argument is out of its range; in `masks` and `resolve`, the budget cannot
@@ -208,7 +208,7 @@ class ParamsBudget(Budget):
         fraction: of `count(model).nonzero_parameters` for the model passed, 0 < fraction <= 1.
         by: another rule than `StdThreshold`'s: a ranking such as `MagnitudeThreshold()` or
             `SNIP(x, y)`, the highest scores of which stay. It has the arguments below itself.
-        biases, inputs, also, keep_strongest: see `Threshold`.
+        biases, inputs, also, keep_strongest, round_to: see `Threshold`.
 
     Raises:
         ValueError: an argument is out of its range; in `masks` and `resolve`, the budget cannot

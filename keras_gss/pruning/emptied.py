@@ -1,4 +1,4 @@
-"""Layers that a set of masks would empty, and the strongest members that would fill them."""
+"""Layers that masks would empty or leave at an odd width, and the strongest that fill them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,6 +92,29 @@ def keep_strongest(found: Survey, keeps: Sequence[np.ndarray]) -> None:
         for piece, keep in zip(found.pieces, keeps, strict=True):
             for variable, position in entries:
                 piece.revive(keep, variable, position)
+
+
+def round_widths(found: Survey, keeps: Sequence[np.ndarray], multiple: int) -> None:
+    """Brings back, in `keeps`, the strongest neurons that make the widths of groups multiples.
+
+    A neuron counts if it has in- and outgoing weights: what has not, `slim` cuts anyway.
+    """
+    groups = [
+        (piece, keep, connected(piece.group, found.values))
+        for piece, keep in zip(found.pieces, keeps, strict=True)
+        if piece.group is not None and piece.group.removable
+    ]
+    rounded = False
+    while not rounded:  # what comes back may join what its partners' going had left loose
+        rounded = True
+        after = masked(found.values, found.masks(keeps))
+        for piece, keep, alive in groups:
+            missing = -np.count_nonzero(connected(piece.group, after)) % multiple
+            gone = np.flatnonzero(alive & ~keep)
+            if 0 < missing <= len(gone):
+                strongest = np.argsort(-piece.strengths[gone], kind="stable")
+                keep[gone[strongest[:missing]]] = True
+                rounded = False
 
 
 def _best_entries(group: NeuronGroup, values: Values) -> list[tuple[Any, tuple[int, ...]]]:

@@ -35,7 +35,7 @@ class PFP(Ranking):
     Args:
         x: the inputs of a few hundred samples, an array or a list or dict of arrays.
         seed: integer >= 0 to draw the neurons; None to keep the most sensitive ones.
-        fraction, per_layer, inputs, keep_strongest: see `Ranking`.
+        fraction, per_layer, inputs, keep_strongest, round_to: see `Ranking`.
 
     Raises:
         ValueError: an argument is out of its range; in use, granularity="element".

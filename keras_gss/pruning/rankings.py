@@ -22,7 +22,7 @@ class Ranking(Threshold):
             the last one stay too. To be left out where a budget decides.
         per_layer: keep the same share of every tensor or NeuronGroup, instead of one order for all.
         biases: whether biases are ranked too ("element").
-        inputs, also, keep_strongest: see `Threshold`.
+        inputs, also, keep_strongest, round_to: see `Threshold`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -125,7 +125,7 @@ class MagnitudeThreshold(Ranking):
     outgoing weights. Source: Han et al. 2015, with one order for all layers.
 
     Args:
-        fraction, per_layer, biases, inputs, also, keep_strongest: see `Ranking`.
+        fraction, per_layer, biases, inputs, also, keep_strongest, round_to: see `Ranking`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -150,7 +150,7 @@ class RandomThreshold(Ranking):
 
     Args:
         seed: integer >= 0; the same seed draws the same members of the same model.
-        fraction, per_layer, biases, inputs, also, keep_strongest: see `Ranking`.
+        fraction, per_layer, biases, inputs, also, keep_strongest, round_to: see `Ranking`.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -25,7 +25,7 @@ class SNIP(Ranking):
     Args:
         x: the inputs of one batch, an array or a list or dict of arrays as the model takes them.
         y: its labels: class numbers, or an array of the output's shape.
-        fraction, per_layer, biases, inputs, also, keep_strongest: see `Ranking`.
+        fraction, per_layer, biases, inputs, also, keep_strongest, round_to: see `Ranking`.
 
     Raises:
         ValueError: an argument is out of its range; in use, a loss without a finite gradient.

@@ -9,8 +9,8 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from keras_gss._checks import check_choice, check_factor, check_flag, reject
-from keras_gss.pruning.emptied import keep_strongest
+from keras_gss._checks import check_choice, check_factor, check_flag, check_integer, reject
+from keras_gss.pruning.emptied import keep_strongest, round_widths
 from keras_gss.pruning.pieces import Masks, Survey, survey
 
 GRANULARITIES = ("element", "neuron")
@@ -36,6 +36,13 @@ class Threshold:
             shifts, embeddings and PReLU slopes are left alone.
         keep_strongest: what would be left empty keeps its strongest weight or neuron; otherwise
             `prune` refuses to empty it.
+        round_to: integer >= 1 ("neuron"): of every NeuronGroup the strongest of those that would
+            go stay, until it is as wide as a multiple of this; where too few are left to fill one,
+            it keeps what the threshold keeps. Some runtimes compute widths like 8 or 16 faster.
+
+    Raises:
+        ValueError: an argument is out of its range; in `masks`, `round_to` is above 1 at another
+            granularity than "neuron".
 
     Example:
     >>> import keras, numpy as np
@@ -57,6 +64,7 @@ class Threshold:
     inputs: bool = False
     also: tuple[str, ...] = ()
     keep_strongest: bool = False
+    round_to: int = 1
 
     def __post_init__(self) -> None:
         for name in ("biases", "inputs", "keep_strongest"):
@@ -65,6 +73,7 @@ class Threshold:
         if not several or not all(isinstance(kind, str) for kind in self.also):
             raise reject("also", "a tuple of names such as ('gamma',)", self.also)
         object.__setattr__(self, "also", tuple(self.also))
+        object.__setattr__(self, "round_to", check_integer("round_to", self.round_to, minimum=1))
 
     def __repr__(self) -> str:
         arguments = sorted(fields(self), key=lambda field: bool(field.kw_only))
@@ -97,6 +106,7 @@ class Threshold:
 
     def _survey(self, model: keras.Model, granularity: str) -> Survey:
         check_choice("granularity", granularity, GRANULARITIES)
+        check_rounding(self.round_to, granularity)
         return survey(model, granularity, biases=self.biases, inputs=self.inputs, also=self.also)
 
     def _masks(self, found: Survey, limits: list[float]) -> Masks:
@@ -104,7 +114,18 @@ class Threshold:
         keeps = [piece.strengths >= limit for piece, limit in pairs]
         if self.keep_strongest:
             keep_strongest(found, keeps)
+        if self.round_to > 1:
+            round_widths(found, keeps, self.round_to)
         return found.masks(keeps)
+
+
+def check_rounding(round_to: int, granularity: str) -> None:
+    """Raises `ValueError` if widths are to be rounded where single weights are compared."""
+    if round_to > 1 and granularity != "neuron":
+        raise ValueError(
+            "`round_to` rounds numbers of neurons, which takes granularity='neuron'. Received: "
+            f"round_to={round_to}, granularity={granularity!r}"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +139,7 @@ class StdThreshold(Threshold):
 
     Args:
         ratio: a finite number >= 0; 0 zeroes nothing.
-        biases, inputs, also, keep_strongest: see `Threshold`.
+        biases, inputs, also, keep_strongest, round_to: see `Threshold`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -149,7 +170,7 @@ class AbsoluteThreshold(Threshold):
 
     Args:
         value: a finite number >= 0; 0 zeroes nothing.
-        biases, inputs, also, keep_strongest: see `Threshold`.
+        biases, inputs, also, keep_strongest, round_to: see `Threshold`.
 
     Raises:
         ValueError: an argument is out of its range.

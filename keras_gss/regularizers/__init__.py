@@ -1,6 +1,5 @@
 """The penalties as Keras regularizers: on one kernel, and across layers."""
 
-from keras_gss.regularizers.binding import attach, detach
 from keras_gss.regularizers.cross_layer import (
     CrossLayerRegularizer,
     DeepGSS121,
@@ -44,6 +43,4 @@ __all__ = [
     "RegularizerSum",
     "SparseGroupLasso",
     "TransformedL1",
-    "attach",
-    "detach",
 ]

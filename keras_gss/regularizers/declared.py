@@ -1,7 +1,9 @@
 """Cross-layer penalties as layers declare them, beside the user's own regularizers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -14,8 +16,10 @@ from keras_gss._keras import (
     owned_variables,
     regularizers_of,
 )
-from keras_gss.graph import WeightSlice
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
+
+if TYPE_CHECKING:
+    from keras_gss.graph import WeightSlice
 
 
 @keras.saving.register_keras_serializable(package="keras_gss")
