@@ -40,19 +40,24 @@ def load(samples, length, seed=0):
     Raises:
         FileNotFoundError: this Python brings no source code of its library.
     """
-    folder = Path(sysconfig.get_path("stdlib"))
-    modules = [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("_sysconfigdata")]
-    if not modules:
-        raise FileNotFoundError(f"There is no source code of the standard library in {folder}.")
     random = np.random.default_rng(seed)
     parts = {}
     for part, count in samples.items():
-        read = [labelled(path) for path in modules if part_of(path.name) == part]
+        read = [labelled(path) for path in modules(part)]
         characters, labels = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
         starts = random.integers(len(characters) - length, size=(count, 1))
         windows = starts + np.arange(length)
         parts[part] = characters[windows], labels[windows]
     return parts
+
+
+def modules(part):
+    """Returns the paths of a part's modules."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    paths = [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("_sysconfigdata")]
+    if not paths:
+        raise FileNotFoundError(f"There is no source code of the standard library in {folder}.")
+    return [path for path in paths if part_of(path.name) == part]
 
 
 def part_of(name):

@@ -17,7 +17,9 @@ def table(rows):
 def _one(rows):
     first = rows[0]
     settings = ", ".join(f"{key} {value}" for key, value in first["settings"].items())
-    accuracy = {f"accuracy, {k}": lambda row, k=k: row["accuracy"][k] for k in ("test", "validation")}
+    accuracy = {
+        f"accuracy, {k}": lambda row, k=k: row["accuracy"][k] for k in ("test", "validation")
+    }
     counted = {key: lambda row, key=key: row[key] for key in ("macs", "parameters", "file_bytes")}
     timed = {
         f"latency, batch {n}, ms": lambda row, n=n: row["latency_ms"][n]
