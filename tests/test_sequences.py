@@ -1,7 +1,6 @@
 """The examples on source code: what their data are, and a smoke run of each network."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
