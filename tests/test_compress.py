@@ -547,6 +547,7 @@ def test_batches_begin_at_any_epoch():
         ([keras.layers.Dense(4), keras.layers.BatchNormalization()], True),
         ([keras.layers.Reshape((6, 1)), keras.layers.Conv1D(2, 3)], False),
         ([keras.layers.Reshape((6, 1)), keras.layers.LSTM(2)], False),
+        ([keras.layers.Reshape((6, 1)), keras.layers.Bidirectional(keras.layers.GRU(2))], False),
         ([keras.layers.Dropout(0.1), keras.layers.Dense(4)], False),
     ],
 )

@@ -67,7 +67,7 @@ def test_padding_masks(tmp_path):
         zero(model.get_layer("mha").key_dense.kernel, 2, [1, 3])
         ids = np.array([[1, 2, 0, 0, 0], [3, 0, 4, 5, 6]])
         _, left, _ = check_slim(model, tmp_path, inputs=ids)
-    assert left == {"table": 8, "mha": 2, "mha:2": 2, "mha:3": 2, "mha:4": 8}
+    assert left == {"table": 8, "mha:heads": 2, "mha:keys": 2, "mha:values": 2, "mha:outputs": 8}
 
 
 def test_cross_attention_with_keys_of_their_own_images_and_scores(tmp_path):
@@ -130,7 +130,7 @@ def test_the_width_that_scores_are_divided_by_is_rescaled_to_the_last_digit(tmp_
 def test_gates(attention, tmp_path):
     model, _ = check_planted(lambda: block(attention()), tmp_path, DTYPES[-1])
     gates = model.get_layer("mha")._gate_dense.kernel
-    heads = next(g for g in gss.find_groups(model) if g.name == "mha")
+    heads = next(g for g in gss.find_groups(model) if g.name == "mha:heads")
     assert any(piece.weight is gates for piece in heads.incoming)
 
 
@@ -217,7 +217,7 @@ def test_an_input_that_only_a_dead_head_reads_goes_with_it(tmp_path):
         kernel[3, [0, 2]] = 0.0
         dense.kernel.assign(kernel)
     _, left, _ = check_slim(model, tmp_path)
-    assert left == {"in": 7, "mha": 2, "mha:2": 4, "mha:3": 4, "mha:4": 8}
+    assert left == {"in": 7, "mha:heads": 2, "mha:keys": 4, "mha:values": 4, "mha:outputs": 8}
 
 
 def test_constants_fold_into_the_projections_and_none_through_them(tmp_path):
@@ -232,11 +232,11 @@ def test_constants_fold_into_the_projections_and_none_through_them(tmp_path):
     dense.bias.assign([0.5, 0.7, 0.3, 0.2, 0.4, 0.1, 0.6, 0.2])
     zero(mha.value_dense.kernel, 2, [0])
     _, left, _ = check_slim(model, tmp_path)
-    assert left == {"in": 6, "mha": 3, "mha:2": 4, "mha:3": 4, "mha:4": 8}
+    assert left == {"in": 6, "mha:heads": 3, "mha:keys": 4, "mha:values": 4, "mha:outputs": 8}
     zero(mha.key_dense.kernel, 2, [2])
-    assert check_slim(model, tmp_path)[1]["mha:3"] == 4
+    assert check_slim(model, tmp_path)[1]["mha:values"] == 4
     zero(mha.value_dense.bias, 1, [0])
-    assert check_slim(model, tmp_path)[1]["mha:3"] == 3
+    assert check_slim(model, tmp_path)[1]["mha:values"] == 3
 
 
 @pytest.mark.parametrize("attention", [layers.MultiHeadAttention, layers.GroupQueryAttention])
@@ -249,7 +249,7 @@ def test_the_narrower_of_two_equal_widths_is_filled_up_with_what_nothing_reads(a
     zero(mha._output_dense.kernel, 1, [0, 2, 3])
     zero(mha._key_dense.kernel, 2, [1])
     small, left, _ = check_slim(model, tmp_path)
-    assert (left["mha:2"], left["mha:3"]) == (3, 3)
+    assert (left["mha:keys"], left["mha:values"]) == (3, 3)
     rows = read(small.get_layer("mha")._output_dense.kernel).any((0, 2))
     assert sorted(rows.tolist()) == [False, False, True]
 

@@ -233,6 +233,28 @@ def test_a_shift_of_places(tmp_path):
         assert [group.size for group in groups if group.removable] == ([1] if axis == -1 else [])
 
 
+def test_sums_along_an_axis(tmp_path):
+    def build():
+        y = ops.cumsum(layers.Dense(6, name="in")(x), axis=1)
+        return keras.Model(x, layers.Dense(2, name="out")(y))
+
+    x = keras.Input((4, 3))
+    _, small = check_planted(build, tmp_path, "float32")
+    assert small.get_layer("in").units < 6
+    y = ops.cumsum(layers.Dense(6)(x), axis=-1)
+    groups = gss.find_groups(keras.Model(x, layers.Dense(2)(y)))
+    assert [group.size for group in groups] == [1]
+
+
+def test_places_that_are_counted_in_the_graph_leave_nothing_whole():
+    x = keras.Input((4,), dtype="int32")
+    places = layers.Embedding(4, 6, name="places")(ops.cumsum(ops.ones_like(x), axis=1) - 1)
+    y = layers.Embedding(9, 6, name="tokens")(x) + places
+    groups = gss.find_groups(keras.Model(x, layers.Dense(2, name="out")(y)))
+    assert [(group.size, group.removable) for group in groups] == [(6, True)]
+    assert list(groups.skipped) == ["out"]
+
+
 def test_a_kernel_that_is_read_back_and_forth_is_left_whole(tmp_path):
     """A tied autoencoder: a layer of one's own that computes with another layer's kernel."""
 

@@ -64,6 +64,8 @@ PASSED_BY = {
     "TimeDistributed": (1, layers.TimeDistributed(layers.ReLU())),
     "ops.roll": (2, lambda x: ops.roll(x, 1, axis=1)),
     "ops.relu": (2, ops.relu),
+    "ops.ones_like": (2, lambda x: x - 0.5 * ops.ones_like(x)),
+    "ops.zeros_like": (2, lambda x: x + ops.zeros_like(x)),
     "ops.gelu": (2, ops.gelu),
     "ops.max_pool": (2, lambda x: ops.max_pool(x, 2, strides=2)),
     "ops.average_pool": (2, lambda x: ops.average_pool(x, 2, strides=2)),
@@ -141,6 +143,7 @@ UNREAD = {
     "MultiHeadAttention": (1, lambda x: layers.MultiHeadAttention(2, 3)(x, x)),
     "GroupedQueryAttention": (1, lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x)),
     "EinsumDense": (1, layers.EinsumDense("abc,cd->abd", (6, 5), bias_axes="d")),
+    "ops.cumsum": (1, lambda x: ops.cumsum(x, axis=1)),
 }
 
 BARRIERS = {
@@ -155,6 +158,7 @@ BARRIERS = {
     "softmax": (2, layers.Activation("softmax"), "softmax"),
     "Lambda": (2, layers.Lambda(lambda x: x + 1.0), "has no rule"),
     "groups of one channel": (2, layers.Conv2D(6, 3, groups=6), "6 groups"),
+    "ops.cumsum of samples": (1, lambda x: ops.cumsum(x, axis=0), "along the batch axis"),
     "Normalization of places": (2, layers.Normalization(axis=(1, 2, 3)), "several axes"),
     "Rescaling by an array": (2, layers.Rescaling(np.ones((6, 6))), "one number per channel"),
 }

@@ -67,13 +67,20 @@ def test_kernels_are_compared_and_biases_if_asked_and_others_by_name(many_kinds)
     assert len(extra) == 9
 
 
-def test_an_argument_that_several_sublayers_share_constrains_none():
+@pytest.mark.parametrize(
+    "attention", [layers.MultiHeadAttention(2, 3), layers.GroupQueryAttention(3, 2, 1)]
+)
+def test_projections_of_attention_share_an_argument(attention):
     inputs = keras.Input((3, 4))
-    outputs = layers.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
-    weights = list(weights_of(keras.Model(inputs, outputs)))
-    assert {weight.kind for weight in weights} == {""}
-    _, left = compared(weights, biases=True, also=())
-    assert "attention/query/kernel" in [weight.path for weight in left]
+    weights = list(weights_of(keras.Model(inputs, attention(inputs, inputs))))
+    assert [(weight.part, weight.key) for weight in weights] == [
+        (part, f"{kind}_constraint")
+        for part in ("query", "key", "value", "attention_output")
+        for kind in ("kernel", "bias")
+    ]
+    kernels, left = compared(weights, biases=False, also=())
+    assert len(kernels) == 4
+    assert left == []
 
 
 def test_shared_and_nested_layers_are_found_once_by_path():

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_flag, check_integer
-from keras_gss._keras import Callback, has_noise, is_tf_keras, leaf_layers, library_of, to_numpy
+from keras_gss._keras import Callback, every_layer, has_noise, is_tf_keras, library_of, to_numpy
 from keras_gss._losses import loss_for
 from keras_gss.compress.data import Data, batches, size_of
 from keras_gss.compress.optimizers import adam_l2
@@ -199,7 +199,7 @@ def choose_speed(
 
 
 def _is_dense(model: keras.Model) -> bool:
-    layers = [layer for _, layer in leaf_layers(model)]
+    layers = every_layer(model)  # those that `Bidirectional` and the like wrap among them
     slow = any(isinstance(layer, library_of(layer).layers.RNN) or _draws(layer) for layer in layers)
     if slow or has_noise(model):
         return False

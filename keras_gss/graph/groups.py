@@ -43,7 +43,8 @@ class NeuronGroup:
     """A maximal set of neurons that share the same weight slices: one competition set.
 
     Attributes:
-        name: path of the layer that makes the neurons; unique in the model.
+        name: path of the layer that makes the neurons, with `:heads`, `:keys`, `:values` or
+            `:outputs` for those of an attention layer; unique in the model.
         size: number of neurons.
         incoming: slices of kernels that make the neurons.
         outgoing: slices of kernels that read the neurons.
@@ -175,6 +176,7 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
     slices = _slices(found, number[roots], position[roots])
     work = found.positions()
     paths = {id(axis.layer): axis.path for axis in found.axes.values()}
+    kinds = {unit: kind for (_, kind), own in found.fresh.items() if kind for unit in own.tolist()}
     skipped = dict(found.skipped)
     groups: list[NeuronGroup] = []
     names: set[str] = set()
@@ -197,7 +199,8 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
                 skipped.setdefault(paths[id(piece.layer)], f"{kind} {reason}")
         if reason == OUTPUT:
             continue
-        name = _unique(paths[id(made[0].layer)] if made else input_names[n], names)
+        name = paths[id(made[0].layer)] if made else input_names[n]
+        name = _unique(f"{name}:{kinds[first]}" if first in kinds else name, names)
         groups.append(
             NeuronGroup(
                 name=name,

@@ -10,7 +10,7 @@ from keras_gss._keras import Callback, is_tf_keras, to_numpy
 from keras_gss.procedures.base import Procedure
 from keras_gss.procedures.soft_pruning import settled
 from keras_gss.pruning.budgets import Budget
-from keras_gss.pruning.masks import FixedZeros
+from keras_gss.pruning.masks import FixedZeros, own_constraint
 from keras_gss.pruning.rankings import Ranking
 from keras_gss.pruning.thresholds import GRANULARITIES
 
@@ -63,7 +63,7 @@ class GradualPruning(Procedure):
             )
         self._model = model
         self._ranking = settled(self.threshold, model, self.granularity)
-        self._before = [(v, v.constraint) for v in model.trainable_variables]
+        self._before = [(v, own_constraint(v)) for v in model.trainable_variables]
         return model
 
     def callbacks(self) -> list[keras.callbacks.Callback]:

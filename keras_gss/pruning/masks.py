@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_gss._checks import reject
-from keras_gss._keras import Callback
+from keras_gss._keras import Callback, path_of
 
 
 @keras.saving.register_keras_serializable(package="keras_gss")
@@ -95,9 +95,60 @@ class FixedZeros(keras.constraints.Constraint):
         return cls(mask, config["wrapped"])
 
 
-def fixed_zeros(model: keras.Model) -> list[tuple[Any, FixedZeros]]:
-    """Returns `(variable, constraint)` for every weight of `model` whose zeros are fixed."""
-    return [(v, v.constraint) for v in model.weights if isinstance(v.constraint, FixedZeros)]
+@keras.saving.register_keras_serializable(package="keras_gss")
+class FixedZerosOfParts(keras.constraints.Constraint):
+    """The `FixedZeros` of weights that have one constraint argument in common.
+
+    An attention layer hands its `kernel_constraint` to the kernels of all its projections. Whose
+    turn it is says the path of the variable, with which Keras calls a constraint.
+
+    Args:
+        parts: the constraint of each part by its name, "query" for instance.
+        constraint: that of the parts not named (anything `keras.constraints.get` understands).
+
+    Example:
+    >>> import keras, numpy as np, keras_gss as gss
+    >>> x = keras.Input((5, 4))
+    >>> model = keras.Model(x, keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x))
+    >>> kernel = model.get_layer("attention").value_dense.kernel
+    >>> kernel.assign(kernel * np.array([[1.0], [0.0]]))  # the second head
+    >>> pruned = gss.prune(model, gss.AbsoluteThreshold(1e-9))
+    >>> bool(own_constraint(pruned.get_layer("attention").value_dense.kernel).mask[:, 1].any())
+    False
+    """
+
+    def __init__(self, parts: dict[str, Any], constraint: Any = None):
+        self.parts = {name: keras.constraints.get(each) for name, each in parts.items()}
+        self.constraint: Any = keras.constraints.get(constraint)
+
+    def of(self, variable: Any) -> Any:
+        """Returns the constraint of one variable, or None."""
+        return self.parts.get(path_of(variable).split("/")[-2], self.constraint)
+
+    def __call__(self, w: Any) -> Any:
+        """Returns what the constraint of the variable `w` makes of it."""
+        own = self.of(w)
+        return w if own is None else own(w)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, serialised."""
+        serialize = keras.constraints.serialize
+        return {
+            "parts": {name: serialize(each) for name, each in self.parts.items()},
+            "constraint": serialize(self.constraint) if self.constraint else None,
+        }
+
+
+def own_constraint(variable: Any) -> Any:
+    """Returns the constraint that acts on a variable, or None."""
+    constraint = getattr(variable, "constraint", None)
+    return constraint.of(variable) if isinstance(constraint, FixedZerosOfParts) else constraint
+
+
+def fixed_zeros(model: Any) -> list[tuple[Any, FixedZeros]]:
+    """Returns `(variable, constraint)` for every weight of a model whose zeros are fixed."""
+    owned = [(variable, own_constraint(variable)) for variable in model.weights]
+    return [(variable, own) for variable, own in owned if isinstance(own, FixedZeros)]
 
 
 class KeepZeros(Callback):
@@ -178,5 +229,6 @@ def _mask_averages(optimizer: Any, model: Any) -> bool:
 
 def _mask_now(optimizer: Any, variables: list) -> None:
     for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
-        if average is not None and isinstance(variable.constraint, FixedZeros):
-            average.assign(variable.constraint.apply_mask(average))
+        zeros = own_constraint(variable)
+        if average is not None and isinstance(zeros, FixedZeros):
+            average.assign(zeros.apply_mask(average))

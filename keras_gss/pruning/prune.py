@@ -9,7 +9,7 @@ from keras_gss._checks import check_choice, check_threshold
 from keras_gss._keras import check_model, is_tf_keras, put, rebuild, to_numpy, without_wrappers
 from keras_gss.graph import find_groups
 from keras_gss.pruning.emptied import masked, names_of_emptied
-from keras_gss.pruning.masks import FixedZeros
+from keras_gss.pruning.masks import FixedZeros, FixedZerosOfParts, own_constraint
 from keras_gss.pruning.pieces import Masks
 from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks
 from keras_gss.pruning.weights import Weight, weights_of
@@ -83,8 +83,17 @@ def _fixing(weights: list[Weight], masks: Masks) -> Any:
 
     def edit(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
         config = without_declarations(config)
+        parts: dict[str, FixedZerosOfParts] = {}
         for weight in by_layer.get(id(layer), ()):
-            zeros = FixedZeros(masks[id(weight.variable)], weight.variable.constraint)
+            zeros: Any = FixedZeros(masks[id(weight.variable)], own_constraint(weight.variable))
+            if weight.part:
+                before = weight.variable.constraint
+                if not isinstance(before, FixedZerosOfParts):
+                    before = FixedZerosOfParts({}, before)
+                known = parts.setdefault(
+                    weight.key, FixedZerosOfParts(before.parts, before.constraint)
+                )
+                known.parts[weight.part], zeros = zeros, known
             put(config, weight.key, keras.constraints.serialize(zeros))
         return config
 
@@ -113,7 +122,7 @@ def _check_masks(weights: list[Weight], masks: Masks) -> None:
                 f"`threshold.masks` must give '{weight.path}' a boolean array of shape {shape}. "
                 f"Received: {np.asarray(mask).dtype} of shape {np.shape(mask)}"
             )
-        if _is_fixed(weight, masks) and _is_function(weight.variable.constraint):
+        if _is_fixed(weight, masks) and _is_function(own_constraint(weight.variable)):
             raise ValueError(
                 f"'{weight.path}' has a plain function as its constraint, which cannot be kept "
                 "beside the zeros. Make it a `keras.constraints.Constraint`."
@@ -132,7 +141,7 @@ def _is_function(constraint: Any) -> bool:
 
 def _check_fixed(old: list[Weight], new: list[Weight], masks: Masks) -> None:
     for before, after in zip(old, new, strict=True):
-        constraint = after.variable.constraint
+        constraint = own_constraint(after.variable)
         if _is_fixed(before, masks) and not isinstance(constraint, FixedZeros):
             raise ValueError(
                 f"'{before.path}' cannot keep zeros: {type(before.layer).__name__} does not hand "

@@ -6,12 +6,15 @@ from typing import Any
 
 import keras
 
+from keras_gss._keras import kinds as classes_of
 from keras_gss._keras import leaf_layers, path_of
 
 KERNELS = frozenset({"kernel", "depthwise", "pointwise", "recurrent"})
 # What has a constraint in Keras, and is neither a kernel nor a bias: left alone unless asked for.
 _SPARED = frozenset({"gamma", "beta", "alpha", "embeddings"})
 _SUFFIX = "_constraint"
+_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+_PROJECTIONS = ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,7 @@ class Weight:
             empty if the layer has no constraint argument for it.
         inside: where the layer's config holds that of the layer it wraps, which has the argument:
             "layer.config." for instance.
+        part: the sublayer that it belongs to, if several have the argument in common.
     """
 
     path: str
@@ -33,6 +37,7 @@ class Weight:
     variable: Any
     kind: str
     inside: str = ""
+    part: str = ""
 
     @property
     def key(self) -> str:
@@ -53,9 +58,9 @@ def weights_of(model: keras.Model) -> Iterator[Weight]:
         kinds = _constraint_kinds(layer)
         for variable in layer.weights:
             if keras.backend.is_float_dtype(variable.dtype):
-                kind, inside = kinds.get(id(variable), ("", ""))
+                place = kinds.get(id(variable), ("",))
                 name = path_of(variable).split(f"{layer.name}/", 1)[-1]
-                yield Weight(f"{path}/{name}", layer, variable, kind, inside)
+                yield Weight(f"{path}/{name}", layer, variable, *place)
 
 
 def compared(
@@ -88,15 +93,15 @@ def _is_matrix(weight: Weight) -> bool:
     return trainable and len(weight.variable.shape) >= 2
 
 
-def _constraint_kinds(layer: keras.Layer, inside: str = "") -> dict[int, tuple[str, str]]:
-    """Returns `{id(variable): (kind, inside)}` for what the layer's config can constrain.
+def _constraint_kinds(layer: keras.Layer, inside: str = "") -> dict[int, tuple[str, ...]]:
+    """Returns `{id(variable): (kind, inside, part)}` for what the layer's config can constrain.
 
     A constraint argument `x_constraint` belongs to the attribute `x` or `x_kernel` of the layer,
     or of its cell if it is recurrent; a depthwise layer calls its kernel just `kernel`. Asking by
-    identity keeps out arguments that a layer hands to several sublayers at once, as
-    MultiHeadAttention does. A wrapper's config holds the configs of the layers that it wraps.
+    identity keeps out arguments that a layer hands to several sublayers at once; attention's
+    projections are known by name. A wrapper's config holds the configs of the layers that it wraps.
     """
-    found: dict[int, tuple[str, str]] = {}
+    found: dict[int, tuple[str, ...]] = {}
     kinds = [key.removesuffix(_SUFFIX) for key in layer.get_config() if key.endswith(_SUFFIX)]
     owned = {id(variable) for variable in layer.weights}
     for owner in (layer, getattr(layer, "cell", None)):
@@ -106,7 +111,11 @@ def _constraint_kinds(layer: keras.Layer, inside: str = "") -> dict[int, tuple[s
                 variable = getattr(owner, name, None)
                 if id(variable) in owned:
                     found.setdefault(id(variable), (kind, inside))
-    if isinstance(layer, keras.layers.Bidirectional):
+    if classes_of(layer)[-1] in _ATTENTION:
+        for part in filter(None, (getattr(layer, name, None) for name in _PROJECTIONS)):
+            for kind in ("kernel", "bias"):
+                found[id(getattr(part, kind))] = (kind, inside, part.name)
+    elif isinstance(layer, keras.layers.Bidirectional):
         found |= _constraint_kinds(layer.forward_layer, f"{inside}layer.config.")
         found |= _constraint_kinds(layer.backward_layer, f"{inside}backward_layer.config.")
     elif isinstance(layer, keras.layers.TimeDistributed):

@@ -111,3 +111,9 @@ def rescaling(call: Call) -> Signal | list[Signal]:
 def map_operation(call: Call) -> Signal:
     """A `keras.ops` function of one tensor, element by element."""
     return call.like(mapped(call, call.operation.call, call.x.value))
+
+
+@register_operations("ZerosLike", "OnesLike")
+def constant_operation(call: Call) -> Signal:
+    """`keras.ops.zeros_like` and `ones_like`: as wide as their input, whose numbers go unread."""
+    return call.like(float(type(call.operation).__name__ == "OnesLike"))

@@ -71,6 +71,16 @@ def roll_operation(call: Call) -> Signal | list[Signal]:
     return call.signal(out.labels, out.value)
 
 
+@register_operations("Cumsum")
+def cumsum_operation(call: Call) -> Signal | list[Signal]:
+    """`keras.ops.cumsum`: what is added up along an axis has one fate all along it."""
+    axis = call.operation.axis
+    if axis is None or axis % (len(call.x.shape) + 1) == 0:
+        return call.barrier("adds up along the batch axis")
+    out = call.collapse(call.x, (axis % (len(call.x.shape) + 1) - 1,))
+    return call.signal(out.labels, np.where(out.value == 0, 0.0, np.nan))
+
+
 @register_rule(layers.RepeatVector)
 def repeat_vector(call: Call) -> Signal:
     """Copies of one vector along a new first axis."""
