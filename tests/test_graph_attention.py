@@ -274,16 +274,6 @@ def test_macs_are_those_of_the_projections():
     assert mha.macs == 5 * 8 * 3 * (4 + 4 + WIDTH + WIDTH)
 
 
-def test_what_one_config_entry_constrains_stays_dense_by_name():
-    model = block(KINDS["MultiHeadAttention"]())
-    with pytest.warns(UserWarning, match="mha/query/kernel"):
-        pruned = gss.prune(model, gss.StdThreshold(0.5), granularity="neuron")
-    np.testing.assert_array_equal(
-        read(pruned.get_layer("mha").query_dense.kernel),
-        read(model.get_layer("mha").query_dense.kernel),
-    )
-
-
 def test_barriers(tmp_path):
     x, mask = keras.Input((5, 6)), keras.Input((3, 5, 5), dtype="bool")
     y = layers.Dense(8, name="in")(x)

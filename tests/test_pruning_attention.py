@@ -91,14 +91,10 @@ def test_averaged_weights_keep_their_zeros():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf_keras needs TensorFlow")
-def test_heads_of_tf_keras():
+def test_heads_of_tf_keras_stay_dense_by_name():
     legacy = gss.to_tf_keras(network(ATTENTION["MultiHeadAttention"]()))
-    with pytest.warns(UserWarning, match="tfmot prunes no weight of 'mha'"):
+    with pytest.warns(UserWarning, match="mha/query/kernel"):
         pruned = gss.prune(legacy, gss.AbsoluteThreshold(0.02), granularity="neuron")
-    fit_data = np.random.default_rng(0).normal(size=(16, 5, 6))
-    pruned.compile("adam", "mse")
-    pruned.fit(fit_data, np.ones((16, 3)), verbose=0)
     small, report = gss.slim(pruned, return_report=True)
-    assert report.cut["mha:heads"] == (4, 3)
+    assert small.get_layer("mha").get_config()["num_heads"] == 4
     assert report.max_difference <= 1e-5
-    assert small.get_layer("mha").get_config()["num_heads"] == 3

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 
-from keras_gss._keras import kinds as classes_of
 from keras_gss._keras import leaf_layers, path_of
 
 KERNELS = frozenset({"kernel", "depthwise", "pointwise", "recurrent"})
@@ -111,7 +110,7 @@ def _constraint_kinds(layer: keras.Layer, inside: str = "") -> dict[int, tuple[s
                 variable = getattr(owner, name, None)
                 if id(variable) in owned:
                     found.setdefault(id(variable), (kind, inside))
-    if classes_of(layer)[-1] in _ATTENTION:
+    if isinstance(layer, _ATTENTION):  # tfmot cannot wrap that of tf_keras, which stays dense
         for part in filter(None, (getattr(layer, name, None) for name in _PROJECTIONS)):
             for kind in ("kernel", "bias"):
                 found[id(getattr(part, kind))] = (kind, inside, part.name)
