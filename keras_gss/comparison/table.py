@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_gss.comparison.methods import METHODS
 from keras_gss.comparison.published import PUBLISHED
 
 Record = dict[str, Any]
@@ -98,7 +99,11 @@ class Comparison:
         protocol = self.records[0]["protocol"]
         unit = "live MACs" if protocol["unit"] == "macs" else "non-zero parameters"
         finals = [record for records in methods.values() for record in records]
-        dense = [100 * r["test_dense"] for r in finals if r.get("test_dense") is not None]
+        # a method that prunes at initialisation begins with a network that is not trained
+        trained = [
+            r for r in finals if r["method"] not in METHODS or not METHODS[r["method"]].scratch
+        ]
+        dense = [100 * r["test_dense"] for r in trained if r.get("test_dense") is not None]
         whole = next((f"{r['dense_macs']:,}" for r in finals if "dense_macs" in r), "?")
         title = (
             f"### {protocol['model']} on {protocol['dataset']}, "
