@@ -39,11 +39,20 @@ class Comparison:
             from matplotlib.figure import Figure
         except ModuleNotFoundError as error:
             raise ImportError("Figures need matplotlib: pip install 'keras-gss[plots]'") from error
-        figure = Figure(figsize=(8, 6), layout="constrained")
+        figure = Figure(figsize=(9, 6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         self.plot(axes)
-        axes.legend(fontsize="x-small", ncols=2)
+        best = {name: points[-1][1] for name, points in self.curves(self._targets()).items()}
+        lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        names = sorted(best, key=lambda name: -best[name])
+        figure.legend(
+            [lines[name] for name in names],
+            [f"{name} {best[name]:.2f}" for name in names],
+            loc="outside right upper",
+            fontsize="x-small",
+            title="at the higher cost, %",
+        )
         figure.savefig(path, dpi=150)
 
     def plot(self, axes: Any) -> None:
@@ -56,6 +65,11 @@ class Comparison:
             costs, means, spreads = zip(*points, strict=True)
             style: dict[str, Any] = {"marker": "osv^D<>Px*"[index % 10], "capsize": 2}
             axes.errorbar(costs, means, spreads, label=method, **style)
+        means = [mean for points in self.curves(self._targets()).values() for _, mean, _ in points]
+        if len(means) > 10:  # what is far below all others must not flatten them into one line
+            lowest = statistics.quantiles(means, n=10)[0]
+            bottom = max(min(means), lowest - (max(means) - lowest) / 2)
+            axes.set_ylim(bottom - 0.2, max(means) + 0.3)
         protocol = self.records[0]["protocol"]
         cost = "live MACs" if protocol["unit"] == "macs" else "non-zero parameters"
         axes.set(xlabel=cost, ylabel="test accuracy, last epoch, %", xscale="log")
