@@ -111,7 +111,7 @@ class FixedZerosOfParts(keras.constraints.Constraint):
     >>> x = keras.Input((5, 4))
     >>> model = keras.Model(x, keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x))
     >>> kernel = model.get_layer("attention").value_dense.kernel
-    >>> kernel.assign(kernel * np.array([[1.0], [0.0]]))  # the second head
+    >>> _ = kernel.assign(kernel * np.array([[1.0], [0.0]]))  # the second head
     >>> pruned = gss.prune(model, gss.AbsoluteThreshold(1e-9))
     >>> bool(own_constraint(pruned.get_layer("attention").value_dense.kernel).mask[:, 1].any())
     False
