@@ -33,7 +33,7 @@ class Comparison:
             ImportError: matplotlib is not installed.
             ValueError: as for `table`.
         """
-        self._targets()  # raises before matplotlib is asked for
+        curves = self.curves(self._targets())  # raises before matplotlib is asked for
         try:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ class Comparison:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         self.plot(axes)
-        best = {name: points[-1][1] for name, points in self.curves(self._targets()).items()}
+        best = {name: points[-1][1] for name, points in curves.items()}
         lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         names = sorted(best, key=lambda name: -best[name])
         figure.legend(
@@ -51,7 +51,7 @@ class Comparison:
             [f"{name} {best[name]:.2f}" for name in names],
             loc="outside right upper",
             fontsize="x-small",
-            title="at the higher cost, %",
+            title="at the highest cost, %",
         )
         figure.savefig(path, dpi=150)
 
@@ -61,11 +61,12 @@ class Comparison:
         Raises:
             ValueError: as for `table`.
         """
-        for index, (method, points) in enumerate(self.curves(self._targets()).items()):
+        curves = self.curves(self._targets())
+        for index, (method, points) in enumerate(curves.items()):
             costs, means, spreads = zip(*points, strict=True)
             style: dict[str, Any] = {"marker": "osv^D<>Px*"[index % 10], "capsize": 2}
             axes.errorbar(costs, means, spreads, label=method, **style)
-        means = [mean for points in self.curves(self._targets()).values() for _, mean, _ in points]
+        means = [mean for points in curves.values() for _, mean, _ in points]
         if len(means) > 10:  # what is far below all others must not flatten them into one line
             lowest = statistics.quantiles(means, n=10)[0]
             bottom = max(min(means), lowest - (max(means) - lowest) / 2)

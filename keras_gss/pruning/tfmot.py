@@ -17,7 +17,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras import prune_regis
 from tensorflow_model_optimization.sparsity import keras as tfmot
 
 from keras_gss._keras import copy_values, is_graph, leaf_layers, operations, unwrapped
-from keras_gss.pruning.masks import FixedZeros, fixed_zeros, own_constraint
+from keras_gss.pruning.masks import FixedZeros
 
 
 @tf_keras.saving.register_keras_serializable(package="keras_gss")
@@ -62,9 +62,9 @@ def wrap(model: Any) -> Any:
 
     def copy(layer: Any) -> Any:
         fresh = _fresh(layer)
-        if not fixed_zeros(layer):
+        if not any(isinstance(v.constraint, FixedZeros) for v in layer.weights):
             return fresh
-        if not any(isinstance(own_constraint(v), FixedZeros) for v in _prunable(layer)):
+        if not any(isinstance(v.constraint, FixedZeros) for v in _prunable(layer)):
             left.append(f"'{layer.name}' ({type(layer).__name__})")
             return fresh
         # The wrapper calls its layer's `call`, so it has to cast as the layer would.
@@ -76,9 +76,8 @@ def wrap(model: Any) -> Any:
         # Below 0 a wrapper refuses to train until the callback UpdatePruningStep has run.
         wrapper.pruning_step.assign(0)
         for weight, mask, _ in wrapper.pruning_vars:
-            zeros = own_constraint(weight)
-            if isinstance(zeros, FixedZeros):
-                mask.assign(tf.cast(zeros.mask, mask.dtype))
+            if isinstance(weight.constraint, FixedZeros):
+                mask.assign(tf.cast(weight.constraint.mask, mask.dtype))
     if left:
         warnings.warn(
             f"tfmot prunes no weight of {', '.join(left)}: left unwrapped, the zeros there are "
