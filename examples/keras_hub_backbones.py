@@ -5,7 +5,7 @@
 Each backbone gets random weights. A random half of the neurons of every removable group is planted
 dead, `slim` has to cut just these and to leave all outputs as they were, and the slim model is
 saved, loaded and run again. Where KerasHub's own layers cannot be saved and loaded outside of their
-backbone, because their `get_config` does not fit their constructor, `slim` has to say so.
+backbone, because their `get_config` does not fit their constructor, they stay whole, as copies.
 """
 
 import sys
@@ -193,11 +193,7 @@ def check(name):
         "broken": broken_config(model),
     }
     started = time.perf_counter()
-    try:
-        small, report = slim(model)
-    except ValueError as error:
-        assert row["broken"] and "cannot be built anew from its config" in str(error), error
-        return row
+    small, report = slim(model)
     row["seconds"] = time.perf_counter() - started
     assert report.cut == stays, f"{name}: cut {report.cut}, planted {stays}"
     x = batch(model, rng)
@@ -214,7 +210,7 @@ def check(name):
 def slim(model):
     """Cuts a backbone, of which a plain functional model becomes, as is meant here."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'.*' cannot be built anew")
+        warnings.filterwarnings("ignore", "'.*' cannot be built anew|'.*' has layers that are not")
         return gss.slim(model, return_report=True)
 
 
@@ -251,10 +247,7 @@ def main():
         row = check(name)
         cells = [name, f"{row['parameters']:,}", f"{row['groups']} ({row['removable']})"]
         cells.append(f"{row['share']:.1%}")
-        if "difference" in row:
-            cells += [f"{row['seconds']:.1f} s", f"{row['difference']:.0e}"]
-        else:
-            cells += ["refused", "-"]
+        cells += [f"{row['seconds']:.1f} s", f"{row['difference']:.0e}"]
         cells.append("no" if row["broken"] else "yes")
         print("|", " | ".join((*cells, ", ".join(row["no rule"]) or "-")), "|", flush=True)
 

@@ -17,12 +17,12 @@ import keras_gss as gss
 def test_slim_cuts_what_is_planted_and_changes_nothing_else(name):
     row = hub.check(name)
     assert row["removable"] <= row["groups"]
-    assert "difference" in row or row["broken"]
+    assert row["difference"] <= 2e-5
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("Bert", 12), ("GPT2", 12), ("Llama", 12), ("Gemma", 6), ("ViT", 12), ("Whisper", 12)],
+    [("Bert", 12), ("GPT2", 12), ("Mistral", 12), ("Gemma", 6), ("ViT", 12), ("Whisper", 12)],
 )
 def test_feed_forward_widths_are_groups(name, size):
     groups = [group for group in gss.find_groups(hub.build(name)) if group.removable]
@@ -54,6 +54,10 @@ def test_reasons_tell_what_stays():
     assert skipped["token_embedding"].startswith("ReversibleEmbedding has no rule")
 
 
-def test_a_config_that_builds_no_layer_is_named():
-    with pytest.raises(ValueError, match=r"\(LlamaTransformerDecoder\) cannot: .*get_config"):
-        hub.slim(hub.build("Llama"))
+def test_a_block_that_its_config_does_not_build_stays_whole_as_a_copy():
+    model = hub.build("Llama")
+    reason = gss.find_groups(model).skipped["transformer_layer_0"]
+    assert "is not built by its own `get_config`" in reason
+    with pytest.warns(UserWarning, match=r"'transformer_layer_0' and 1 more \(LlamaTransformer"):
+        small = gss.slim(model)
+    assert small.get_layer("transformer_layer_0") is not model.get_layer("transformer_layer_0")

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_gss as gss
+from keras_gss.graph.registry import _RULES
 
 
 class Distilled(keras.Model):
@@ -106,3 +107,89 @@ def test_a_function_as_constraint_cannot_be_kept_beside_the_zeros():
         layer = layers.Dense(4, kernel_constraint=lambda w: w, name="a")
         model = keras.Sequential([keras.Input((3,)), layer])
         gss.prune(model, gss.StdThreshold(0.5))
+
+
+class Affine(layers.Layer):
+    """Has no `get_config`, but an argument: Keras cannot build it anew."""
+
+    def __init__(self, width, inner=None, name=None):
+        super().__init__(name=name)
+        self.inner = inner or layers.Dense(width, name="inner")
+        self.drop = layers.Dropout(0.5, seed=1)
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.shift = self.add_weight(shape=(shape[-1],), name="shift")
+        super().build(shape)
+
+    def call(self, x, training=False):
+        return self.drop(self.inner(x + self.shift), training=training)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.shift.shape[0])
+
+
+def with_affine(**arguments):
+    inside = [layers.Dense(5, "relu", name="h"), layers.Dense(4, name="o")]
+    inside += [Affine(4, name="affine", **arguments), layers.Dense(2, name="end")]
+    return unread_neuron(keras.Sequential([keras.Input((4,)), *inside]))
+
+
+def values(model):
+    return [np.array(ops.convert_to_numpy(variable)) for variable in model.weights]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_that_its_config_does_not_build_is_left_whole_as_a_copy(nested, tmp_path):
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(4)])
+    model = with_affine(inner=inner if nested else None)
+    layer, before = model.get_layer("affine"), values(model)
+    assert "Affine has no rule" in gss.find_groups(model).skipped["affine"]
+    with pytest.warns(UserWarning, match=r"deep copies: 'affine' \(Affine\): .*get_config"):
+        small = gss.slim(model)
+    assert small.get_layer("h").units == 4
+    copy = small.get_layer("affine")
+    assert type(copy) is Affine and len(copy.weights) == len(layer.weights)
+    assert not {id(v) for v in copy.weights} & {id(v) for v in layer.weights}
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-5, atol=1e-6)
+    if keras.backend.backend() == "tensorflow":
+        gss.export(small, tmp_path / "saved")
+    small.compile("sgd", "mse", jit_compile=False)
+    small.fit(x, np.ones((3, 2)), verbose=0)
+    assert not any(np.array_equal(v, w) for v, w in zip(values(copy), values(layer), strict=True))
+    for now, value in zip(values(model), before, strict=True):
+        np.testing.assert_array_equal(now, value)
+    assert len(layer._inbound_nodes) == 1 and "get_config" not in vars(layer)
+
+
+@pytest.mark.filterwarnings("ignore:.*deep copies")
+def test_such_a_layer_is_pruned_around():
+    model = with_affine()
+    pruned = gss.prune(model, gss.StdThreshold(0.5), granularity="element")
+    assert (values(pruned)[0] == 0).any()
+    for name in ("shift", "inner"):
+        ours, theirs = (getattr(m.get_layer("affine"), name) for m in (pruned, model))
+        ours, theirs = (each.kernel if name == "inner" else each for each in (ours, theirs))
+        np.testing.assert_array_equal(ours, theirs)
+
+    @gss.register_rule(Affine)
+    def affine(call):
+        call.declare("shift", 0, call.along(call.x, -1)[0])
+        return call.like(float("nan"))
+
+    try:
+        assert "not built by its own `get_config`" in gss.find_groups(model).skipped["affine"]
+        assert gss.slim(model).get_layer("o").units == 4
+    finally:
+        del _RULES[Affine]
+
+
+def test_a_layer_that_shares_weights_with_others_is_not_copied():
+    x = keras.Input((4,))
+    model = with_affine()
+    model = keras.Model(x, [model(x), model.get_layer("affine").inner(x)])
+    with pytest.raises(
+        ValueError, match=r"built by their own .*/affine' \(Affine\): .* Correct it"
+    ):
+        gss.slim(model)

@@ -24,7 +24,7 @@ from keras_gss._keras.names import (
     layer_view,
     tensorflow_function,
 )
-from keras_gss._keras.rebuild import copy_values, own_objects, put, rebuild
+from keras_gss._keras.rebuild import copy_values, own_objects, put, rebuild, why_not_rebuilt
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
     class_of,
@@ -117,5 +117,6 @@ __all__ = [
     "untrack_noise",
     "untrack_state",
     "unwrapped",
+    "why_not_rebuilt",
     "without_wrappers",
 ]

@@ -2,19 +2,22 @@
 
 import copy
 import inspect
+import textwrap
 import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_gss._keras.copies import Copied, without_config
 from keras_gss._keras.library import is_layer, is_tf_keras, library_of, to_numpy
 from keras_gss._keras.walk import every_layer, is_graph, leaf_layers, operations, owned_variables
 
 _LIBRARIES = ("keras.", "tf_keras.")
 # What constructors and `get_config` raise where a config does not fit them.
-_CONFIG_ERRORS = (AttributeError, KeyError, NotImplementedError, TypeError)
+_CONFIG_ERRORS = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
 
 Edit = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
@@ -27,8 +30,9 @@ def rebuild(
 ) -> Any:
     """Builds a model anew from its config: same class, names and sharing, uncompiled.
 
-    Functions and lambdas of the user are handed on as they are, not through their config. A model
-    of a class that takes other arguments than Keras' own becomes a plain one, with a warning.
+    Functions and lambdas of the user are handed on as they are, not through their config. With a
+    warning, a layer of Keras 3 that its own config does not build is copied, and a model of a class
+    that takes other arguments than Keras' own becomes a plain one.
 
     Args:
         model: a built Sequential or functional model; it is not changed.
@@ -41,38 +45,69 @@ def rebuild(
         The new model.
 
     Raises:
-        ValueError: if a layer cannot be built from its own config, named.
+        ValueError: if a layer can neither be built from its own config nor copied, named.
     """
+    edit = edit or (lambda operation, own: own)
     try:
         return _rebuild(model, edit, values, added)
     except _CONFIG_ERRORS as error:
-        for path, layer in leaf_layers(model):
-            why = _cannot_be_built_anew(layer)
-            if why:
-                raise ValueError(
-                    f"'{model.name}' cannot be built anew from its config, because its layer "
-                    f"'{path}' ({type(layer).__name__}) cannot: {why} Correct the `get_config` of "
-                    f"{type(layer).__name__}."
-                ) from error
-        raise
+        broken = {path: layer for path, layer in leaf_layers(model) if why_not_rebuilt(layer)}
+        if not broken:
+            raise
+        named = " ".join(_named(broken))
+        if is_tf_keras(model) or _share(broken.values(), model):
+            raise ValueError(
+                f"'{model.name}' cannot be built anew from its config: these layers are not "
+                f"built by their own `get_config`: {named} Correct it."
+            ) from error
+    with without_config(broken.values()):
+        new = _rebuild(model, edit, values, added, broken.values())
+    warnings.warn(
+        f"'{model.name}' has layers that are not built by their own `get_config`, and of which the "
+        f"new model holds deep copies: {named} It computes, trains and exports, but Keras can load "
+        f"it from a .keras file only once `get_config` is corrected.",
+        stacklevel=1,  # told once, not for each caller
+    )
+    return new
 
 
-def _cannot_be_built_anew(layer: Any) -> str:
-    """Returns the first line of what keeps a layer from being built from its config, or ""."""
+def _named(layers: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a sentence for each class: a layer of it, how many more there are, what is wrong."""
+    by_class: dict[type, list[str]] = {}
+    for path, layer in layers.items():
+        by_class.setdefault(type(layer), []).append(path)
+    for kind, (first, *more) in by_class.items():
+        others = f" and {len(more)} more" if more else ""
+        yield f"'{first}'{others} ({kind.__name__}): {why_not_rebuilt(layers[first])}"
+
+
+def why_not_rebuilt(layer: Any) -> str:
+    """Returns what keeps a layer from being built from its own config, as a sentence, or ""."""
+    inside = layer._flatten_layers() if is_layer(layer) else ()
+    if all(type(each).__module__.startswith(_LIBRARIES) for each in inside):
+        return ""
     try:
         new = type(layer).from_config(layer.get_config())
-        return "" if new.name == layer.name else f"it would be called '{new.name}'."
+        return "" if new.name == layer.name else f"the name would be '{new.name}'."
     except _CONFIG_ERRORS as error:
-        lines = str(error).splitlines()
+        lines = str(error).strip().splitlines()
         told = [line for line in lines if line.startswith("Exception encountered: ")]
-        return (told or lines or [type(error).__name__])[0].removeprefix("Exception encountered: ")
+        told = (told or lines or [type(error).__name__])[0].removeprefix("Exception encountered: ")
+        return f"{textwrap.shorten(told, 120, placeholder=' ...').rstrip('.')}."
+
+
+def _share(layers: Collection[Any], model: Any) -> bool:
+    """Tells whether some layers hold weights that others hold too, which copies would part."""
+    held = Counter(id(variable) for _, layer in leaf_layers(model) for variable in layer.weights)
+    return any(held[id(variable)] > 1 for layer in layers for variable in layer.weights)
 
 
 def _rebuild(
     model: Any,
-    edit: Edit | None,
+    edit: Edit,
     values: Mapping[int, np.ndarray] | None,
     added: Mapping[tuple[int, str], np.ndarray] | None,
+    copied: Collection[Any] = (),
 ) -> Any:
     kind, config = _class_and_config(model)
     if kind is not type(model):
@@ -82,9 +117,9 @@ def _rebuild(
             f"computes the same, and trains without what {type(model).__name__} defines.",
             stacklevel=4,
         )
-    functions: dict[str, Callable] = {}
-    _edit_config(model, config, edit or (lambda operation, own: own), functions)
-    with library_of(model).saving.custom_object_scope({**own_objects(model), **functions}):
+    by_reference: dict[str, Any] = {}
+    _edit_config(model, config, edit, by_reference, {id(layer) for layer in copied})
+    with library_of(model).saving.custom_object_scope({**own_objects(model), **by_reference}):
         new = kind.from_config(config)
     if not new.built:
         new.build(model.input_shape)
@@ -132,7 +167,11 @@ def _class_and_config(model: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _edit_config(
-    model: Any, config: dict[str, Any], edit: Edit, functions: dict[str, Callable]
+    model: Any,
+    config: dict[str, Any],
+    edit: Edit,
+    by_reference: dict[str, Any],
+    copied: Collection[int],
 ) -> None:
     by_name = {operation.name: operation for operation in operations(model)}
     config.pop("build_input_shape", None)
@@ -144,10 +183,19 @@ def _edit_config(
             if kind is not type(operation):
                 plain = {"module": "keras", "class_name": kind.__name__, "registered_name": None}
                 entry.update(plain, config=own)
-            _edit_config(operation, entry["config"], edit, functions)
+            _edit_config(operation, entry["config"], edit, by_reference, copied)
+        elif id(operation) in copied:
+            name = f"keras_gss layer {len(by_reference)}"
+            by_reference[name] = Copied(operation)
+            entry.update(module="builtins", class_name=name, registered_name=name)
+            if edit(operation, entry["config"]) != operation.get_config():
+                raise ValueError(
+                    f"'{operation.name}' ({type(operation).__name__}) is to be changed and cannot: "
+                    f"its own `get_config` does not build it. Correct this `get_config`."
+                )
         else:
             if type(operation).__name__ != "TFOpLambda":  # names a function of TensorFlow
-                _by_reference(operation, entry["config"], functions)
+                _by_reference(operation, entry["config"], by_reference)
             entry["config"] = edit(operation, _without_build(entry["config"]))
             if is_tf_keras(operation) and type(operation).__name__ != "InputLayer":
                 # A first layer repeats its model's input shape, which the InputLayer tells, and an
@@ -176,7 +224,7 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     config[last] = value
 
 
-def _by_reference(layer: Any, config: dict[str, Any], functions: dict[str, Callable]) -> None:
+def _by_reference(layer: Any, config: dict[str, Any], functions: dict[str, Any]) -> None:
     """Puts a layer's functions into `functions` under a name that its config then refers to.
 
     A config holds a lambda as bytecode, which loads only in an unsafe mode and without the names

@@ -144,6 +144,9 @@ def _apply(call: Call, prefix: str) -> list[Signal]:
         return call.barrier("works on a tensor without a batch axis")
     if _keras.replaces_weights(layer):
         return call.barrier("holds quantized or LoRA weights; cut before quantizing")
+    why = _keras.why_not_rebuilt(layer)
+    if why:
+        return call.barrier(f"is not built by its own `get_config`: {why[:-1]}")
     outputs = rule(call)
     return [outputs] if isinstance(outputs, Signal) else list(outputs)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_gss._keras import leaf_layers, path_of
+from keras_gss._keras import leaf_layers, path_of, why_not_rebuilt
 
 KERNELS = frozenset({"kernel", "depthwise", "pointwise", "recurrent"})
 # What has a constraint in Keras, and is neither a kernel nor a bias: left alone unless asked for.
@@ -101,6 +101,8 @@ def _constraint_kinds(layer: keras.Layer, inside: str = "") -> dict[int, tuple[s
     projections are known by name. A wrapper's config holds the configs of the layers that it wraps.
     """
     found: dict[int, tuple[str, ...]] = {}
+    if why_not_rebuilt(layer):  # it is copied as it is
+        return found
     kinds = [key.removesuffix(_SUFFIX) for key in layer.get_config() if key.endswith(_SUFFIX)]
     owned = {id(variable) for variable in layer.weights}
     for owner in (layer, getattr(layer, "cell", None)):
