@@ -305,13 +305,13 @@ def _difference(
             narrow(keras.ops.convert_to_tensor(x))
             for narrow, x in zip(narrowed, fewer, strict=True)
         ]
-    expected = model(inputs, training=False)
+    expected = _keras.predict_lean(model, inputs)
     structure = _keras.input_structure(small)
-    received = small(tree.pack_sequence_as(structure, fewer), training=False)
+    received = _keras.predict_lean(small, tree.pack_sequence_as(structure, fewer))
     difference, scale = max_difference(expected, received)
     scale = scale or 1.0
     if not difference <= noise * scale:
-        again, _ = max_difference(expected, model(inputs, training=False))
+        again, _ = max_difference(expected, _keras.predict_lean(model, inputs))
         if again > noise * scale:
             return None
     return difference / scale

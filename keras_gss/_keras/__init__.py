@@ -32,9 +32,10 @@ from keras_gss._keras.regularizers import (
     is_silenced,
     regularizers_of,
 )
-from keras_gss._keras.run import gradients, layer_inputs
+from keras_gss._keras.run import gradients, layer_inputs, predict_lean
 from keras_gss._keras.state import (
     add_loss,
+    eagerly,
     forget_functions,
     has_noise,
     in_symbolic_scope,
@@ -76,6 +77,7 @@ __all__ = [
     "class_of",
     "copy_values",
     "dtype_of",
+    "eagerly",
     "every_layer",
     "forget_functions",
     "gradients",
@@ -103,6 +105,7 @@ __all__ = [
     "own_objects",
     "owned_variables",
     "path_of",
+    "predict_lean",
     "put",
     "rebuild",
     "regularizers_of",

@@ -1,14 +1,56 @@
-"""Running a model for what happens inside: gradients of a loss, and what its layers are given."""
+"""Running a model: sparing memory, for gradients of a loss, for what its layers are given."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.models.functional import operation_fn
 
 from keras_gss._keras.library import is_tf_keras, to_numpy
 from keras_gss._keras.rebuild import rebuild
-from keras_gss._keras.walk import leaf_layers
+from keras_gss._keras.walk import graph_of, leaf_layers
+
+
+def predict_lean(model: Any, x: Any) -> Any:
+    """Calls a model at inference, and lets go of each tensor after its last reader.
+
+    A call of the model would hold all tensors to the end: in a convolutional network, many times
+    its weights.
+
+    Args:
+        model: a built Sequential or functional model.
+        x: inputs, in the structure of the model's.
+
+    Returns:
+        What the call would return.
+    """
+    if is_tf_keras(model):
+        return model(x, training=False)
+    graph = graph_of(model)
+    by_depth = graph._nodes_by_depth
+    calls = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    calls = [node for node in calls if not node.is_input]
+    readers = Counter(id(tensor) for tensor in graph.outputs)
+    readers.update(id(tensor) for node in calls for tensor in node.input_tensors)
+    inputs = graph._standardize_inputs(x)
+    held = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True)}
+    del inputs
+    for node in calls:
+        args, kwargs = node.arguments.fill_in(held)
+        found = operation_fn(node.operation, training=False)(*args, **kwargs)
+        del args, kwargs
+        values = keras.tree.flatten(found)
+        held.update((id(y), value) for y, value in zip(node.outputs, values, strict=True))
+        del found, values
+        readers.subtract(id(tensor) for tensor in node.input_tensors)
+        for tensor in (*node.input_tensors, *node.outputs):
+            if not readers[id(tensor)]:
+                held.pop(id(tensor), None)
+    outputs = [held[id(tensor)] for tensor in graph.outputs]
+    packed = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
+    return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
 
 
 def gradients(

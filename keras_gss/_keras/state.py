@@ -20,6 +20,20 @@ def in_training() -> bool:
     return context is not None and bool(context.get_value("training"))
 
 
+def eagerly() -> AbstractContextManager:
+    """Returns a context in which constants are computed at once, also where a step is traced."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.init_scope()
+    if backend == "jax":
+        import jax
+
+        return jax.ensure_compile_time_eval()
+    return nullcontext()
+
+
 class _State:
     """Looks to Keras like a seed generator: it owns one variable, called `state`."""
 

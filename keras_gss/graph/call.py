@@ -243,7 +243,7 @@ class Call:
             inputs: units and constants of the inputs, as `along` returns them.
             outputs: see `Edge`.
             nonzero: see `Edge`.
-            sums: see `Edge`.
+            sums: what the taps of all inputs add up to, shape `(inputs, *bias.shape)`.
             absorbs: see `Edge`.
             bias: name of the bias variable.
 
@@ -254,10 +254,12 @@ class Call:
         variable = self.variable(bias)
         can_have_bias = hasattr(self.operation, "use_bias") and not self.config
         absorbs = absorbs and (variable is not None or can_have_bias)
-        edge = Edge(self.path, self.layer, variable, labels, outputs, nonzero, sums, value, absorbs)
+        constant = np.flatnonzero(np.nan_to_num(value))
+        sums = sums[constant]
+        ends = labels, outputs, nonzero, value
+        edge = Edge(self.path, self.layer, variable, *ends, constant, sums, absorbs)
         varies = nonzero[edge.blocked()].any(0)
-        shown = np.flatnonzero(np.nan_to_num(value))
-        emitted = np.tensordot(value[shown], sums[shown], 1)
+        emitted = np.tensordot(value[constant], sums, 1)
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
         known = self.trace.edges.setdefault(self.identity, edge)
@@ -275,9 +277,8 @@ class Call:
             nonzero: bool, broadcast to `(inputs, *outputs.shape)`.
         """
         shape = (len(inputs), *outputs.shape)
-        value, sums = np.full(len(inputs), np.nan), np.zeros((len(inputs), *[1] * outputs.ndim))
-        nonzero = np.broadcast_to(nonzero, shape)
-        edge = Edge(self.path, self.layer, None, inputs, outputs, nonzero, sums, value, False)
+        ends = inputs, outputs, np.broadcast_to(nonzero, shape), np.full(len(inputs), np.nan)
+        edge = Edge(self.path, self.layer, None, *ends, np.zeros(0, int), np.zeros((0, 1)), False)
         self.trace.edges[self.identity, len(self.trace.edges)] = edge
 
     def at_least(self, labels: np.ndarray, count: int) -> None:

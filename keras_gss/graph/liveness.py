@@ -41,10 +41,11 @@ class Liveness:
 
         A neuron that is kept only to keep its layer from vanishing is folded too: `silenced`.
         """
-        constant = np.where(self.needed[edge.inputs], 0.0, np.nan_to_num(edge.value))
-        if not constant.any():
+        needed = self.needed[edge.inputs[edge.constant]]
+        value = np.where(needed, 0.0, np.nan_to_num(edge.value[edge.constant]))
+        if not value.any():
             return np.zeros(edge.outputs.shape)
-        return np.where(self.needed[edge.outputs], np.tensordot(constant, edge.sums, 1), 0.0)
+        return np.where(self.needed[edge.outputs], np.tensordot(value, edge.sums, 1), 0.0)
 
     def silenced(self, labels: np.ndarray) -> np.ndarray:
         """Returns which of `labels` stay although nothing needs them; nothing may read them."""

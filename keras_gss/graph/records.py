@@ -42,9 +42,10 @@ class Edge:
     """How a layer with a kernel maps input channels to output channels, over all its calls.
 
     `inputs` are the units read, shape `(inputs,)`, `outputs` those made, of any shape. `nonzero`,
-    shape `(inputs, *outputs.shape)`, tells whether any tap joins the two; `sums`, shape
-    `(inputs, *bias.shape)`, what the taps add up to; `value`, shape `(inputs,)`, is the constant
-    every call brings; `absorbs` whether a non-zero one can be folded into the bias exactly.
+    shape `(inputs, *outputs.shape)`, tells whether any tap joins the two; `value`, shape
+    `(inputs,)`, is the constant every call brings; `constant` are the positions of those that may
+    be one and not zero, and `sums`, shape `(constant, *bias.shape)`, what their taps add up to;
+    `absorbs` tells whether such a one can be folded into the bias exactly.
     """
 
     path: str
@@ -53,8 +54,9 @@ class Edge:
     inputs: np.ndarray
     outputs: np.ndarray
     nonzero: np.ndarray
-    sums: np.ndarray
     value: np.ndarray
+    constant: np.ndarray
+    sums: np.ndarray
     absorbs: bool
 
     def blocked(self) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_gss._checks import check_fraction, reject
 from keras_gss.count import count_values
-from keras_gss.pruning.emptied import masked, names_of_emptied
+from keras_gss.pruning.emptied import Masked, names_of_emptied
 from keras_gss.pruning.pieces import Masks, Survey
 from keras_gss.pruning.rankings import Ranking
 from keras_gss.pruning.thresholds import StdThreshold, Threshold
@@ -98,7 +98,7 @@ class Budget(Threshold):
             if names:
                 emptied = names
                 return True
-            cost = self.cost(count_values(found.model, masked(found.values, masks)))
+            cost = self.cost(count_values(found.model, dict(Masked(found.values, masks))))
             tried.append((cost, level))
             return cost <= budget
 

@@ -1,6 +1,6 @@
 """Layers that masks would empty or leave at an odd width, and the strongest that fill them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,23 @@ from keras_gss.pruning.weights import KERNELS, Weight
 Values = Mapping[int, np.ndarray]
 
 
-def masked(values: Values, masks: Masks) -> dict[int, np.ndarray]:
-    """Returns `values` with zeros where `masks` is False; what has no mask is passed on."""
-    return {
-        key: np.where(masks[key], value, np.zeros((), value.dtype)) if key in masks else value
-        for key, value in values.items()
-    }
+class Masked(Mapping[int, np.ndarray]):
+    """`values` with zeros where `masks` is False, each made when asked for."""
+
+    def __init__(self, values: Values, masks: Masks):
+        self._values, self._masks = values, masks
+
+    def __getitem__(self, key: int) -> np.ndarray:
+        value = self._values[key]
+        if key not in self._masks:
+            return value
+        return np.where(self._masks[key], value, np.zeros((), value.dtype))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def emptied_kernels(
@@ -54,7 +65,7 @@ def names_of_emptied(
     weights: Sequence[Weight], groups: Sequence[NeuronGroup], before: Values, masks: Masks
 ) -> list[str]:
     """Returns what the masks would empty, in words for an error."""
-    after = masked(before, masks)
+    after = Masked(before, masks)
     kernels = emptied_kernels(weights, before, after, masks)
     layers = {id(weight.layer) for weight in kernels}
     return [f"'{weight.path}'" for weight in kernels] + [
@@ -78,7 +89,7 @@ def keep_strongest(found: Survey, keeps: Sequence[np.ndarray]) -> None:
             keep[np.argmax(piece.strengths)] = True
     while True:
         masks = found.masks(keeps)
-        after = masked(found.values, masks)
+        after = Masked(found.values, masks)
         entries = [
             entry
             for group in emptied_groups(found.groups, found.values, after)
@@ -107,7 +118,7 @@ def round_widths(found: Survey, keeps: Sequence[np.ndarray], multiple: int) -> N
     rounded = False
     while not rounded:  # what comes back may join what its partners' going had left loose
         rounded = True
-        after = masked(found.values, found.masks(keeps))
+        after = Masked(found.values, found.masks(keeps))
         for piece, keep, alive in groups:
             missing = -np.count_nonzero(connected(piece.group, after)) % multiple
             gone = np.flatnonzero(alive & ~keep)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_gss._checks import reject
-from keras_gss._keras import Callback, path_of
+from keras_gss._keras import Callback, eagerly, path_of
 
 
 @keras.saving.register_keras_serializable(package="keras_gss")
@@ -49,9 +49,7 @@ class FixedZeros(keras.constraints.Constraint):
             mask, inner = mask & inner.mask, inner.constraint
         self.mask: np.ndarray = mask
         self.constraint: Any = inner
-        # Converted once and eagerly: a traced step then holds a reference instead of a constant of
-        # its own, and the cast below costs nothing where weights are of this dtype.
-        self._divisor = ops.convert_to_tensor(mask, keras.config.floatx())
+        self._divisor: Any = None
 
     def apply_mask(self, w: Any) -> Any:
         """Returns `w` with zeros where the mask is False, without the inner constraint."""
@@ -61,6 +59,11 @@ class FixedZeros(keras.constraints.Constraint):
                 f"{tuple(w.shape)}. Prune the model again after changing its layers."
             )
         w = ops.convert_to_tensor(w)
+        if self._divisor is None:
+            # Converted once and eagerly: a traced step then holds a reference instead of a constant
+            # of its own, and the cast below costs nothing where weights are of this dtype.
+            with eagerly():
+                self._divisor = ops.convert_to_tensor(self.mask, keras.config.floatx())
         # w / 1 or, by definition, 0 for anything over 0: in TensorFlow half the time of `where`.
         return ops.divide_no_nan(w, ops.cast(self._divisor, w.dtype))
 

@@ -1,8 +1,9 @@
 """What a threshold compares: the weights of one tensor, or the neurons of one NeuronGroup."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -40,15 +41,20 @@ class Piece:
     Attributes:
         strengths: float64, one per member: a weight's magnitude, or the root-mean-square of a
             neuron's in- and outgoing weights.
-        values: the weights whose spread may set the limit.
+        spread: returns the weights whose spread may set the limit.
         parts: what is zeroed with the members.
         group: the neurons' group; None for the weights of a tensor.
     """
 
     strengths: np.ndarray
-    values: np.ndarray
+    spread: Callable[[], np.ndarray]
     parts: tuple[Part, ...]
     group: NeuronGroup | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """The weights whose spread may set the limit: of neurons a copy, made anew each time."""
+        return self.spread()
 
     def revive(self, keep: np.ndarray, variable: Any, position: tuple[int, ...]) -> None:
         """Marks in `keep` the members that own the entry at `position` of `variable`."""
@@ -136,7 +142,7 @@ def _tensors(
     for weight in taken:
         value = values[id(weight.variable)]
         strengths = np.abs(value).astype(np.float64)
-        pieces.append(Piece(strengths, value, (Part(weight.variable),)))
+        pieces.append(Piece(strengths, partial(np.asarray, value), (Part(weight.variable),)))
     return pieces, [weight.path for weight in left]
 
 
@@ -153,7 +159,7 @@ def _neurons(
             continue
         along = [s for s in group.companions if _zeroed_along(s, by_id)]
         parts = tuple(Part(s.weight, s.axis, s.index) for s in (*own, *along))
-        spread = np.concatenate([_owned(s, values)[1].ravel() for s in own])
+        spread = partial(_joined, own, values)
         pieces.append(Piece(neuron_strengths(group, values), spread, parts, group))
     return pieces, left
 
@@ -171,6 +177,10 @@ def _owned(piece: WeightSlice, values: Mapping[int, np.ndarray]) -> tuple[np.nda
     positions = np.flatnonzero(piece.index >= 0)
     rows = np.moveaxis(values[id(piece.weight)], piece.axis, 0)[positions]
     return piece.index[positions], rows.reshape(len(positions), -1)
+
+
+def _joined(slices: Sequence[WeightSlice], values: Mapping[int, np.ndarray]) -> np.ndarray:
+    return np.concatenate([_owned(each, values)[1].ravel() for each in slices])
 
 
 def neuron_strengths(group: NeuronGroup, values: Mapping[int, np.ndarray]) -> np.ndarray:

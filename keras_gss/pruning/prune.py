@@ -8,7 +8,7 @@ import numpy as np
 from keras_gss._checks import check_choice, check_threshold
 from keras_gss._keras import check_model, is_tf_keras, put, rebuild, to_numpy, without_wrappers
 from keras_gss.graph import find_groups
-from keras_gss.pruning.emptied import masked, names_of_emptied
+from keras_gss.pruning.emptied import Masked, names_of_emptied
 from keras_gss.pruning.masks import FixedZeros, FixedZerosOfParts, own_constraint
 from keras_gss.pruning.pieces import Masks
 from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks
@@ -64,8 +64,7 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
             f"`prune` would leave nothing of {', '.join(emptied)}. Use a lower threshold, or one "
             f"with `keep_strongest=True`. Received: threshold={threshold!r}"
         )
-    zeroed = {key: value for key, value in masked(values, masks).items() if key in masks}
-    pruned = rebuild(model, _fixing(weights, masks), zeroed)
+    pruned = rebuild(model, _fixing(weights, masks), Masked(values, masks))
     _check_fixed(weights, list(weights_of(pruned)), masks)
     if not is_tf_keras(pruned):
         return pruned
