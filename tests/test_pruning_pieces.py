@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 import keras_gss as gss
-from keras_gss.pruning.emptied import connected, masked, names_of_emptied
+from keras_gss.pruning.emptied import Masked, connected, names_of_emptied
 from keras_gss.pruning.pieces import survey
 
 
@@ -52,7 +52,7 @@ def test_masks_of_neurons_cover_their_columns_and_rows(model):
 
 def test_masked_zeroes_only_where_there_is_a_mask(model):
     first, second = model.weights
-    after = masked(values_of(model), {id(second): np.array([[False], [True], [True]])})
+    after = Masked(values_of(model), {id(second): np.array([[False], [True], [True]])})
     np.testing.assert_array_equal(after[id(second)], [[0.0], [0.0], [5.0]])
     np.testing.assert_array_equal(after[id(first)], keras.ops.convert_to_numpy(first))
 

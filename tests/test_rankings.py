@@ -8,7 +8,7 @@ from keras import layers
 import keras_gss as gss
 from keras_gss._keras import layer_inputs
 from keras_gss.count import count_values
-from keras_gss.pruning.emptied import masked
+from keras_gss.pruning.emptied import Masked
 from keras_gss.pruning.pfp import expected_levels, sensitivities
 
 random = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def test_budgets_are_met_as_tightly_as_a_ranking_can(budget, granularity):
     costs = []
     for k in range(first, members + 1):
         threshold = gss.RandomThreshold(seed=4, keep_strongest=True, fraction=k / members)
-        left = masked(values, threshold.masks(model, granularity))
+        left = Masked(values, threshold.masks(model, granularity))
         costs.append(cost(count_values(model, left)))
     costs = np.array(costs)
     assert (np.diff(costs) >= 0).all()
