@@ -208,7 +208,9 @@ def test_penalties_of_ones_own_and_in_nested_layers_are_dropped_too():
 
 
 def test_the_check_finds_a_wrong_cut(monkeypatch):
-    monkeypatch.setattr("keras_gss.graph.Liveness.folded", lambda self, edge: np.zeros(edge.outputs.shape))
+    monkeypatch.setattr(
+        "keras_gss.graph.Liveness.folded", lambda self, edge: np.zeros(edge.outputs.shape)
+    )
     with pytest.raises(RuntimeError, match="outputs differ"):
         gss.slim(mlp())
 
