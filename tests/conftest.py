@@ -16,7 +16,26 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import keras
+import numpy as np
 import pytest
+from keras.src.backend import random
+
+if keras.backend.backend() == "jax":
+    # What initializers ask for is drawn by NumPy: JAX takes 0.1 s to compile each shape of it.
+    def _drawn_by_numpy(name):
+        drawn_by_jax = getattr(random, name)
+
+        def draw(shape, *limits, dtype=None, seed=None, **named):
+            if not isinstance(seed, int):
+                return drawn_by_jax(shape, *limits, dtype=dtype, seed=seed, **named)
+            names = {"mean": "loc", "stddev": "scale", "minval": "low", "maxval": "high"}
+            named = {names[key]: value for key, value in named.items()}
+            drawn = getattr(np.random.default_rng(seed), name)(*limits, size=shape, **named)
+            return keras.ops.convert_to_tensor(drawn.astype("float32"), dtype)
+
+        return draw
+
+    random.uniform, random.normal = _drawn_by_numpy("uniform"), _drawn_by_numpy("normal")
 
 
 @pytest.fixture(autouse=True)

@@ -250,7 +250,7 @@ def test_processes_share_the_runs(tmp_path):
         "import sys, keras_gss as gss\n"
         "if __name__ == '__main__':\n"
         "    gss.compare_methods('digits-mlp', 'digits', sys.argv[1], methods=['random', 'magnitude'],\n"
-        "        target_macs=0.3, seeds=[1], jobs=2, pretrain_epochs=1, epochs=0, finetune_epochs=0)\n"
+        "        target_macs=0.3, seeds=[1], jobs=2, pretrain_epochs=0, epochs=0, finetune_epochs=0)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)

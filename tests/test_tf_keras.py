@@ -398,7 +398,6 @@ print("both work")
 @pytest.mark.parametrize(
     "imports",
     [
-        "import tf_keras, keras, keras_gss as gss",
         "import keras_gss as gss, keras, tf_keras",
         "import tensorflow_model_optimization, tf_keras, keras, keras_gss as gss",
     ],

@@ -47,7 +47,8 @@ def _copying_by_attributes() -> Iterator[None]:
 
 
 def _copy_by_attributes(old: Any, memo: dict[int, Any]) -> Any:
-    new = memo[id(old)] = type(old).__new__(type(old))
+    kind: Any = type(old)
+    new = memo[id(old)] = kind.__new__(kind)
     for name, value in vars(old).items():
         if name not in _MADE_ANEW:
             vars(new)[name] = copy.deepcopy(value, memo)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_gss._keras.copies import Copied, without_config
+from keras_gss._keras.initial import nothing_drawn
 from keras_gss._keras.library import is_layer, is_tf_keras, library_of, to_numpy
 from keras_gss._keras.walk import every_layer, is_graph, leaf_layers, operations, owned_variables
 
@@ -119,10 +120,11 @@ def _rebuild(
         )
     by_reference: dict[str, Any] = {}
     _edit_config(model, config, edit, by_reference, {id(layer) for layer in copied})
-    with library_of(model).saving.custom_object_scope({**own_objects(model), **by_reference}):
+    scope = library_of(model).saving.custom_object_scope({**own_objects(model), **by_reference})
+    with scope, nothing_drawn():
         new = kind.from_config(config)
-    if not new.built:
-        new.build(model.input_shape)
+        if not new.built:
+            new.build(model.input_shape)
     copy_values(model, new, values, added)
     return new
 
