@@ -2,10 +2,7 @@
 
 import functools
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -245,22 +242,13 @@ def test_a_torn_line_is_passed_over_and_the_next_one_is_whole(tmp_path):
     assert [r["seed"] for r in read(tmp_path / "results.jsonl")] == [1, 2]
 
 
-def test_processes_share_the_runs(tmp_path):
-    code = (
-        "import sys, keras_gss as gss\n"
-        "if __name__ == '__main__':\n"
-        "    gss.compare_methods('digits-mlp', 'digits', sys.argv[1], methods=['random', 'magnitude'],\n"
-        "        target_macs=0.3, seeds=[1], jobs=2, pretrain_epochs=0, epochs=0, finetune_epochs=0)\n"
-    )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "2/2  " in done.stdout
+def test_processes_share_the_runs(tmp_path, capsys):
+    untrained = dict.fromkeys(TINY, 0) | {"learning_rate": 1e-3}
+    methods = ["random", "magnitude"]
+    compare(tmp_path / "out", methods=methods, seeds=[1], jobs=2, verbose=True, **untrained)
+    assert "2/2  " in capsys.readouterr().out
     records = read(tmp_path / "out" / "results.jsonl")
-    assert {r["method"] for r in records} == {"random", "magnitude"}
+    assert {r["method"] for r in records} == set(methods)
 
 
 def test_processes_are_renewed_until_all_is_done(monkeypatch):

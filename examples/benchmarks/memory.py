@@ -1,0 +1,90 @@
+"""How much memory cutting takes at its peak, in sizes of the model.
+
+    python examples/benchmarks/memory.py --models ResNet50 --out examples/results/memory.json
+
+Neurons under a threshold are pruned and cut. Peaks are those of the resident memory (Linux),
+less what the process held before the model was built; the model's own weights are among them, and
+for `slim` the pruned model beside the whole one. What the allocator has not given back counts.
+"""
+
+import argparse
+import datetime
+import gc
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+from graph_work import machine
+
+import keras_gss as gss
+
+
+def resident(key="VmRSS"):
+    """Returns the process' resident memory in bytes, with "VmHWM" its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def measured(function):
+    """Returns what a function returns, and memory before it and at its peak."""
+    gc.collect()
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten
+    found = function()
+    return found, before, resident("VmHWM")
+
+
+def warmed():
+    """Does it all once with a small model, so that what is loaded only once is."""
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    gss.slim(gss.prune(model, gss.StdThreshold(0.1), granularity="neuron"))
+    gc.collect()
+    return resident()
+
+
+def record(name, ratio):
+    """Measures one of `keras.applications` and prints a line."""
+    base = warmed()
+    model = getattr(keras.applications, name)(weights=None)
+    size = 4 * model.count_params()
+    row = {"model": name, "bytes": size, "built": (resident() - base) / size}
+    steps = {
+        "find_groups": lambda: gss.find_groups(model),
+        "prune": lambda: gss.prune(model, gss.StdThreshold(ratio), granularity="neuron"),
+        "slim": lambda: gss.slim(pruned),
+    }
+    for step, function in steps.items():
+        found, before, peak = measured(function)
+        row[step] = {"peak": (peak - base) / size, "added": (peak - before) / size}
+        if step == "prune":
+            pruned = found
+        if step == "slim":
+            row["parameters left"] = found.count_params() / model.count_params()
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main():
+    """Measures, prints a line per model and writes the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["ResNet50"])
+    parser.add_argument("--ratio", type=float, default=1.0, help="of the threshold: what is cut")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    result = {
+        "command": "python examples/benchmarks/memory.py " + " ".join(arguments.models),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "rows": [record(name, arguments.ratio) for name in arguments.models],
+    }
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
