@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from graph_work import machine
 from keras import layers
+from matplotlib.ticker import NullLocator
 
 import keras_gss as gss
 
@@ -90,10 +91,10 @@ def peak(width, hidden, batch, penalised):
     """Returns the peak memory in bytes of another process that trains one network."""
     network = f"scaling.network({width}, {hidden}, {penalised})"
     code = (
-        "import resource, scaling\n"
+        "import memory, scaling\n"
         f"run = scaling.executions({network}, {width}, {batch})\n"
         "run(), run()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "print(memory.resident('VmHWM'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -127,6 +128,8 @@ def draw(result, path):
             fitted = found["slopes"][key]
             told = label if fitted is None else f"{label}: slope {fitted:.2f}"
             axis.loglog(x, y, style, markersize=4, label=told)
+        axis.set_xticks(x, [f"{each:,}" if each < 1e4 else f"{each / 1e6:.1g}M" for each in x])
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel(name)
         axis.legend(fontsize=7, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
