@@ -193,3 +193,21 @@ def test_a_layer_that_shares_weights_with_others_is_not_copied():
         ValueError, match=r"built by their own .*/affine' \(Affine\): .* Correct it"
     ):
         gss.slim(model)
+
+
+class Fourier(layers.Layer):
+    """Holds a seeded constant that is no weight."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.basis = keras.initializers.RandomNormal(stddev=1.0, seed=3)((5, 2))
+
+    def call(self, x):
+        return ops.cos(ops.matmul(x, self.basis))
+
+
+def test_constants_that_a_layer_draws_are_drawn_again():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5), Fourier(), layers.Dense(2)])
+    x = np.ones((3, 4), "float32")
+    pruned = gss.prune(model, gss.AbsoluteThreshold(0.0))
+    np.testing.assert_array_equal(pruned(x), model(x))

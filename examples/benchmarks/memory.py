@@ -12,6 +12,7 @@ import datetime
 import gc
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -77,7 +78,7 @@ def main():
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     result = {
-        "command": "python examples/benchmarks/memory.py " + " ".join(arguments.models),
+        "command": " ".join(["python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "rows": [record(name, arguments.ratio) for name in arguments.models],

@@ -30,7 +30,7 @@ from matplotlib.ticker import NullLocator
 import keras_gss as gss
 
 STEPS = 10  # in one execution
-# What grows: (x axis, [(x, width of the inputs, hidden widths, batch)]).
+# What grows: networks of (x, width of the inputs, hidden widths, batch).
 SERIES = {
     "parameters": [(2 * w * w, w, (w, w), 100) for w in (128, 256, 512, 1024, 2048)],
     "layers": [(n, 256, (256,) * n, 100) for n in (2, 4, 8, 16, 32)],
@@ -117,8 +117,9 @@ def slope(rows, key):
 
 def draw(result, path):
     """Draws milliseconds over what grows."""
-    figure, axes = plt.subplots(1, len(SERIES), figsize=(12, 3.2), sharey=True)
-    for axis, (name, found) in zip(axes, result["series"].items(), strict=True):
+    wide = len(result["series"])
+    figure, axes = plt.subplots(1, wide, figsize=(3 * wide, 3.2), sharey=True, squeeze=False)
+    for axis, (name, found) in zip(axes[0], result["series"].items(), strict=True):
         x = [row["x"] for row in found["rows"]]
         for key, label, style in (
             ("plain_ms", "a step without it", "C7o-"),
@@ -133,7 +134,7 @@ def draw(result, path):
         axis.set_xlabel(name)
         axis.legend(fontsize=7, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("milliseconds")
+    axes[0, 0].set_ylabel("milliseconds")
     figure.tight_layout()
     figure.savefig(path, dpi=200)
 

@@ -5,7 +5,8 @@ import inspect
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -84,8 +85,7 @@ def _named(layers: Mapping[str, Any]) -> Iterator[str]:
 
 def why_not_rebuilt(layer: Any) -> str:
     """Returns what keeps a layer from being built from its own config, as a sentence, or ""."""
-    inside = layer._flatten_layers() if is_layer(layer) else ()
-    if all(type(each).__module__.startswith(_LIBRARIES) for each in inside):
+    if _are_keras_own(layer._flatten_layers() if is_layer(layer) else ()):
         return ""
     try:
         new = type(layer).from_config(layer.get_config())
@@ -95,6 +95,10 @@ def why_not_rebuilt(layer: Any) -> str:
         told = [line for line in lines if line.startswith("Exception encountered: ")]
         told = (told or lines or [type(error).__name__])[0].removeprefix("Exception encountered: ")
         return f"{textwrap.shorten(told, 120, placeholder=' ...').rstrip('.')}."
+
+
+def _are_keras_own(layers: Iterable[Any]) -> bool:
+    return all(type(each).__module__.startswith(_LIBRARIES) for each in layers)
 
 
 def _share(layers: Collection[Any], model: Any) -> bool:
@@ -121,7 +125,8 @@ def _rebuild(
     by_reference: dict[str, Any] = {}
     _edit_config(model, config, edit, by_reference, {id(layer) for layer in copied})
     scope = library_of(model).saving.custom_object_scope({**own_objects(model), **by_reference})
-    with scope, nothing_drawn():
+    # A user's layer may draw a seeded constant that is no weight, and that has to be the same.
+    with scope, nothing_drawn() if _are_keras_own(every_layer(model)) else nullcontext():
         new = kind.from_config(config)
         if not new.built:
             new.build(model.input_shape)
