@@ -198,8 +198,7 @@ def test_a_layer_that_shares_weights_with_others_is_not_copied():
 class Fourier(layers.Layer):
     """Holds a seeded constant that is no weight."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
+    def build(self, shape):
         self.basis = keras.initializers.RandomNormal(stddev=1.0, seed=3)((5, 2))
 
     def call(self, x):
