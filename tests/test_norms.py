@@ -76,6 +76,27 @@ def test_power_sums_of_vectors_and_in_float64():
     np.testing.assert_allclose(ops.convert_to_numpy(columns), [1e-9, 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(70, 33), (5, 40, 32), (131,)])  # XLA's sums end at 32
+def test_power_sums_compiled_by_xla_equal_the_oracle(shape):
+    w = kernel(1, shape) if len(shape) > 1 else np.arange(131, dtype="float32")
+    axes = range(len(shape))
+
+    def sums(v):
+        return norms.power_sums(v, 2, axes)
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        found = jax.jit(sums)(w)
+    else:
+        import tensorflow as tf
+
+        found = tf.function(sums, jit_compile=True)(tf.constant(w))
+    for axis, each in zip(axes, found, strict=True):
+        expected = (w.astype("float64") ** 2).sum(tuple({*axes} - {axis}))
+        np.testing.assert_allclose(ops.convert_to_numpy(each), expected, rtol=1e-6)
+
+
 def test_gradient_of_the_root():
     x = keras.Variable([0.0, 4.0, 0.25])
     (found,) = oracles.gradients(lambda: ops.sum(3 * norms.safe_sqrt(x)), [x])

@@ -20,6 +20,16 @@ def in_training() -> bool:
     return context is not None and bool(context.get_value("training"))
 
 
+def in_tensorflow_xla() -> bool:
+    """Tells whether TensorFlow has the step that is being traced compiled by XLA."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
 def eagerly() -> AbstractContextManager:
     """Returns a context in which constants are computed at once, also where a step is traced."""
     backend = keras.backend.backend()
