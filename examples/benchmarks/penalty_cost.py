@@ -10,9 +10,11 @@ of whole epochs.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
+import runpy
 import threading
 import time
 from pathlib import Path
@@ -27,6 +29,9 @@ from keras_gss import zoo
 from keras_gss.compress.data import batches
 from keras_gss.compress.phases import Speed, choose_speed
 
+SEQUENCES = Path(__file__).parents[1] / "sequences"
+MODELS = {name: functools.partial(zoo.build, name) for name in zoo.MODELS}
+MODELS["transformer"] = lambda: runpy.run_path(str(SEQUENCES))["transformer"]()
 BATCH = 100
 EPOCH = 600  # steps: 60,000 samples
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -77,9 +82,9 @@ class Turns(keras.callbacks.Callback):
 
 def models(name, speed, penalty):
     """Returns `{kind: model}`, compiled alike."""
-    zeros = gss.prune(zoo.build(name), gss.StdThreshold(0.3))
-    kinds = {"plain": zoo.build(name), "penalty": zoo.build(name), "zeros": zeros}
-    kinds["plain again"] = zoo.build(name)
+    build = MODELS[name]
+    zeros = gss.prune(build(), gss.StdThreshold(0.3))
+    kinds = {"plain": build(), "penalty": build(), "zeros": zeros, "plain again": build()}
     gss.attach(kinds["penalty"], penalty)
     return compiled(kinds, speed)
 
@@ -102,7 +107,8 @@ def train(model, setting, turns, steps):
     random = np.random.default_rng(0)
     samples = min(steps, EPOCH) * BATCH
     inputs = random.random((samples, *model.input_shape[1:]), dtype=np.float32)
-    labels = random.integers(0, 10, samples)
+    inputs = inputs.astype(model.inputs[0].dtype)
+    labels = random.integers(0, model.output_shape[-1], (samples, *model.output_shape[1:-1]))
     epochs = -(-steps // EPOCH)
     common = {"epochs": epochs, "verbose": 0, "callbacks": [turns]}
     if setting == "plain":
@@ -148,7 +154,7 @@ def compared(rounds, kind, clock):
 def main():
     """Measures, prints a line per kind of model and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", choices=list(zoo.MODELS), default="lenet-300-100")
+    parser.add_argument("--model", choices=list(MODELS), default="lenet-300-100")
     parser.add_argument(
         "--setting",
         choices=("plain", "fastest"),
@@ -180,7 +186,7 @@ def main():
         inputs=True,
         refresh_every=arguments.refresh_every,
     )
-    model = zoo.build(arguments.model)
+    model = MODELS[arguments.model]()
     speed = choose_speed(model, EPOCH)
     if arguments.setting == "plain":
         speed = Speed(jit_compile=False, steps_per_execution=1)
