@@ -60,7 +60,7 @@ def magnitude(x):
     return x * ops.stop_gradient(ops.sign(x))
 
 
-def power_sums(w, p: int, axes: Sequence[int]) -> tuple:
+def power_sums(w, p: int, axes: Sequence[int], valued: bool = True) -> tuple:
     """Returns, for each of `axes`, sum |w|^p over all the other axes: ||w_j||_p^p of its slices j.
 
     The gradient by w of sum_k <u_k, s_k> is p |w|^(p-1) sgn(w) times the sum of the u_k, each
@@ -70,6 +70,8 @@ def power_sums(w, p: int, axes: Sequence[int]) -> tuple:
         w: tensor of any rank.
         p: 1 or 2.
         axes: non-negative axes of `w`, without repetitions.
+        valued: False for zeros in place of the sums, with the gradients of the sums, which do not
+            depend on them.
 
     Returns:
         For each axis a tensor of shape (w.shape[axis],), at least in float32.
@@ -82,9 +84,7 @@ def power_sums(w, p: int, axes: Sequence[int]) -> tuple:
 
     @ops.custom_gradient
     def sums_of(w):
-        powers = ops.square(w) if p == 2 else ops.abs(w)
         rank = len(w.shape)
-        total = _folded_sum if in_tensorflow_xla() else ops.sum
         others = [tuple(each for each in range(rank) if each != axis) for axis in axes]
 
         def gradient(*upstream):
@@ -95,6 +95,10 @@ def power_sums(w, p: int, axes: Sequence[int]) -> tuple:
             ]
             return (w if p == 2 else ops.sign(w)) * sum(along[1:], start=along[0])
 
+        if not valued:
+            return tuple(ops.zeros((w.shape[axis],), ops.dtype(w)) for axis in axes), gradient
+        powers = ops.square(w) if p == 2 else ops.abs(w)
+        total = _folded_sum if in_tensorflow_xla() else ops.sum
         return tuple(total(powers, axis=rest) for rest in others), gradient
 
     return sums_of(as_float(w))

@@ -163,6 +163,7 @@ def main():
     )
     parser.add_argument("--rounds", type=int, default=200, help="turns of each kind")
     parser.add_argument("--steps", type=int, default=10, help="steps of one turn, at least")
+    parser.add_argument("--steps-per-execution", type=int, help="overrules it, for slow models")
     parser.add_argument("--factor", type=float, default=2e-6)
     parser.add_argument("--p", type=int, choices=(1, 2), default=2)
     parser.add_argument("--q", type=int, choices=(1, 2), default=2)
@@ -187,7 +188,7 @@ def main():
         refresh_every=arguments.refresh_every,
     )
     model = MODELS[arguments.model]()
-    speed = choose_speed(model, EPOCH)
+    speed = choose_speed(model, EPOCH, steps_per_execution=arguments.steps_per_execution)
     if arguments.setting == "plain":
         speed = Speed(jit_compile=False, steps_per_execution=1)
     executions = -(-arguments.steps // speed.steps_per_execution)

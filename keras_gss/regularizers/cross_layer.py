@@ -178,7 +178,8 @@ class GSSStructure(CrossLayerRegularizer):
         squared: True for the sum as it stands, False for its p-th root (with p=1 the same).
         inputs: whether the input features of the model are groups too.
         refresh_every: number of steps for which the selection variables are held. 1 is the closed
-            form; more is cheaper and follows the same penalty with a lag.
+            form; more is cheaper and follows the same penalty with a lag. What a loss shows of it
+            is then its value at the last refresh.
         weights: the multipliers m_l. "uniform": 1. "macs": the multiply-accumulates that one
             neuron of the group costs, divided by their mean over the groups. Or a dict from names
             of groups to numbers > 0, the groups left out counting 1.
@@ -204,9 +205,14 @@ class GSSStructure(CrossLayerRegularizer):
         self.refresh_every = _checks.check_integer("refresh_every", refresh_every, minimum=1)
         self.weights = _check_weights(weights)
 
-    def strengths(self, groups: Sequence[NeuronGroup]) -> list[Any]:
-        """Returns s_j = ||w_j||_p^p of the neurons of each group, shape (group.size,)."""
-        sums = PowerSums(self.p, groups)
+    def strengths(self, groups: Sequence[NeuronGroup], valued: bool = True) -> list[Any]:
+        """Returns s_j = ||w_j||_p^p of the neurons of each group, shape (group.size,).
+
+        Args:
+            groups: the groups.
+            valued: False for zeros with the gradients of the strengths, which cost far less.
+        """
+        sums = PowerSums(self.p, groups, valued)
         return [sum(neuron_sums(group, sums)) for group in groups]
 
     def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
@@ -217,9 +223,17 @@ class GSSStructure(CrossLayerRegularizer):
         """Returns the penalty of the model from those of its groups: their sum, or its root."""
         return sum(terms) if self.squared or self.p == 1 else norms.safe_sqrt(sum(terms))
 
-    def selection(self, groups: Sequence[NeuronGroup]) -> list[Any]:
-        """Returns the selection variables a_j of each group, shape (group.size,), constants."""
-        return [norms.selection_variables(each, self.p, self.q) for each in self.strengths(groups)]
+    def selection(
+        self, groups: Sequence[NeuronGroup], strengths: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """Returns the selection variables a_j of each group, shape (group.size,), constants.
+
+        Args:
+            groups: the groups.
+            strengths: what `strengths(groups)` returned, if it is at hand.
+        """
+        found = self.strengths(groups) if strengths is None else strengths
+        return [norms.selection_variables(each, self.p, self.q) for each in found]
 
     def selected_penalty(
         self,
@@ -227,6 +241,7 @@ class GSSStructure(CrossLayerRegularizer):
         selection: Sequence[Any],
         factor: Any = None,
         multipliers: Sequence[float] | None = None,
+        strengths: Sequence[Any] | None = None,
     ) -> Any:
         """Returns the penalty with the selection variables held: lam sum_l m_l sum_j s_j / a_j^p.
 
@@ -235,6 +250,8 @@ class GSSStructure(CrossLayerRegularizer):
             selection: what `selection(groups)` returned, at this step or an earlier one.
             factor: as in `penalty`.
             multipliers: as in `penalty`.
+            strengths: what `strengths(groups)` returned at an earlier step. If given the value is
+                that of these; the gradient is by the weights as they are.
 
         Returns:
             A scalar tensor; with the selection of this step, value and gradient of `penalty`.
@@ -242,8 +259,12 @@ class GSSStructure(CrossLayerRegularizer):
         factor = self._factor(factor)
         if _is_zero(factor) or not groups:
             return ops.zeros(())
-        pairs = zip(self.strengths(groups), selection, strict=True)
-        terms = [norms.selected_sum(strengths, held, self.p) for strengths, held in pairs]
+        found = self.strengths(groups, valued=strengths is None)
+        if strengths is not None:
+            known = map(ops.stop_gradient, strengths)
+            found = [a + b for a, b in zip(known, found, strict=True)]
+        pairs = zip(found, selection, strict=True)
+        terms = [norms.selected_sum(each, held, self.p) for each, held in pairs]
         return self._scaled(terms, groups, factor, multipliers)
 
     def multipliers(

@@ -20,10 +20,12 @@ class PowerSums:
     Args:
         p: 1 or 2.
         groups: the groups that will be asked for.
+        valued: see `norms.power_sums`.
     """
 
-    def __init__(self, p: int, groups: Sequence[NeuronGroup]) -> None:
+    def __init__(self, p: int, groups: Sequence[NeuronGroup], valued: bool = True) -> None:
         self._p = p
+        self._valued = valued
         self._axes: dict[int, set[int]] = {}
         for group in groups:
             for part in (*group.incoming, *group.outgoing):
@@ -39,10 +41,10 @@ class PowerSums:
         shared = [each for each in shared if each.any()]
         if shared:
             rest = ops.where(np.any(shared, axis=0), 0.0, norms.as_float(part.weight))
-            return norms.power_sums(rest, self._p, (part.axis,))[0]
+            return norms.power_sums(rest, self._p, (part.axis,), self._valued)[0]
         if id(part.weight) not in self._computed:
             axes = sorted(self._axes[id(part.weight)])
-            sums = norms.power_sums(part.weight, self._p, axes)
+            sums = norms.power_sums(part.weight, self._p, axes, self._valued)
             self._computed[id(part.weight)] = dict(zip(axes, sums, strict=True))
         return self._computed[id(part.weight)][part.axis]
 

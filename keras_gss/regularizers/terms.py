@@ -60,8 +60,9 @@ class Term:
         """Returns what a loss holds of the penalty at this step, and counts the step."""
         if self.held is None:
             return self.penalty(multiplier)
+        strengths, selection = self.held.next()
         return self._regularizer.selected_penalty(
-            self._groups, self.held.next(), self._factor(multiplier), self._multipliers
+            self._groups, selection, self._factor(multiplier), self._multipliers, strengths
         )
 
     def _factor(self, multiplier: Any) -> Any:
@@ -73,9 +74,9 @@ class Term:
 class HeldSelection:
     """The selection variables of a penalty, refreshed every k-th time that a loss is computed.
 
-    They and the count of steps are state of the model that the traced step itself updates: so the
-    refresh falls on the same steps under `steps_per_execution`, `jit_compile` and replicas, and
-    in a training loop of one's own.
+    They, the strengths they are for, and the count of steps are state of the model that the traced
+    step itself updates: so the refresh falls on the same steps under `steps_per_execution`,
+    `jit_compile` and replicas, and in a training loop of one's own.
 
     Args:
         model: the model in training.
@@ -83,7 +84,8 @@ class HeldSelection:
         groups: the groups it is about.
 
     Attributes:
-        variables: the state: the number of steps, then one selection per group.
+        variables: the state: the number of steps, one vector of strengths per group, then one
+            selection per group.
     """
 
     def __init__(
@@ -94,24 +96,28 @@ class HeldSelection:
         self._step = _keras.track_state(model, np.int32(0), "gss_step")
         self._held = [
             _keras.track_state(model, ops.convert_to_numpy(each), "gss_selection")
-            for each in regularizer.selection(groups)
+            for each in self._fresh()
         ]
         self.variables = [self._step, *self._held]
 
-    def next(self) -> list[Any]:
-        """Returns the selection of this step, fresh or held, and counts the step.
+    def next(self) -> tuple[list[Any], list[Any]]:
+        """Returns strengths and selection of this step, fresh or held, and counts the step.
 
         Returns:
-            For each group a tensor of shape (group.size,) that passes no gradient on.
+            Of both, for each group, a tensor of shape (group.size,) that passes no gradient on.
         """
         step = ops.convert_to_tensor(self._step)
-        selection = ops.cond(
+        values = ops.cond(
             ops.equal(step, 0),
-            lambda: self._regularizer.selection(self._groups),
+            self._fresh,
             lambda: [ops.convert_to_tensor(held) for held in self._held],
         )
         # Assigned on both branches: under tf.distribute nothing can be assigned inside a cond.
-        for held, fresh in zip(self._held, selection, strict=True):
-            held.assign(fresh)
+        for held, value in zip(self._held, values, strict=True):
+            held.assign(value)
         self._step.assign(ops.mod(step + 1, self._regularizer.refresh_every))
-        return selection
+        return values[: len(self._groups)], values[len(self._groups) :]
+
+    def _fresh(self) -> list[Any]:
+        strengths = [ops.stop_gradient(s) for s in self._regularizer.strengths(self._groups)]
+        return [*strengths, *self._regularizer.selection(self._groups, strengths)]
