@@ -1,6 +1,10 @@
-"""How long `find_groups` and `slim` take on chains of growing depth and on `keras.applications`.
+"""How long `find_groups` and `slim` take: chains of growing depth, `keras.applications`, a ViT.
 
     python examples/benchmarks/graph_work.py --out examples/results/graph_work.json
+    python examples/benchmarks/graph_work.py --beside ~/torch/bin/python       # and Torch-Pruning
+
+With `--beside` every model that `torch_pruning_graph.py` knows is measured by that Python too,
+right after ours: the graph and the list of the groups, as here.
 
 Building the models is not timed. Every figure is a median over `--rounds` calls after one that is
 not counted; `seconds` holds them all. CPU seconds are those of the process, all threads together:
@@ -10,10 +14,12 @@ inputs unless told not to; it is timed with that check and without it.
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,8 +34,11 @@ import keras_gss as gss
 
 sys.setrecursionlimit(10_000)  # Keras walks a graph of 1,600 layers recursively
 DEPTHS = (10, 100, 400, 1600)
+BESIDE = ("chain of 10", "chain of 100", "chain of 400", "chain of 1600", "ResNet50", "ViT")
+BESIDE += ("EfficientNetB7", "NASNetLarge")
+LIMIT = 300  # seconds for one model of the other library
 # The deepest, the widest and the most tangled ones, and the usual yardstick.
-APPLICATIONS = ("ResNet50", "DenseNet201", "EfficientNetB7", "NASNetLarge", "ConvNeXtXLarge")
+APPLICATIONS = ("ResNet50", "DenseNet201", "EfficientNetB7", "NASNetLarge", "ConvNeXtXLarge", "ViT")
 SLIMMED = ("ResNet50",)
 
 
@@ -39,6 +48,34 @@ def chain(depth):
     for _ in range(depth):
         x = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+def vit(size=224, patch=16, width=768, heads=12, blocks=12):
+    """Builds a vision transformer of the base size; its tokens are averaged."""
+    image = keras.Input((size, size, 3))
+    x = layers.Conv2D(width, patch, strides=patch)(image)
+    x = layers.Reshape(((size // patch) ** 2, width))(x)
+    for _ in range(blocks):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads)(y, y)])
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(4 * width, "gelu")(y)
+        x = layers.Add()([x, layers.Dense(width)(y)])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(image, layers.Dense(1000)(x))
+
+
+def other(python, name, rounds):
+    """Returns what `torch_pruning_graph.py` says of a model, and the median of its sums."""
+    script = Path(__file__).with_name("torch_pruning_graph.py")
+    command = [python, str(script), name, "--rounds", str(rounds)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"median": None, "note": f"not done after {LIMIT} s"}
+    found = json.loads(done.stdout.splitlines()[-1])
+    pairs = zip(found["trace_seconds"], found["list_seconds"], strict=True)
+    return {"median": statistics.median(map(sum, pairs)), **found}
 
 
 def halve(model):
@@ -120,6 +157,7 @@ def main():
     parser.add_argument("--depths", type=int, nargs="*", default=DEPTHS)
     parser.add_argument("--models", nargs="*", default=APPLICATIONS)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--beside", metavar="PYTHON", help="one that has Torch-Pruning")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     result = {
@@ -130,10 +168,18 @@ def main():
     }
     cases = [("chain", f"chain of {n}", lambda n=n: chain(n), n <= 400) for n in arguments.depths]
     for name in arguments.models:
-        constructor = getattr(keras.applications, name)
-        cases.append(("application", name, lambda c=constructor: c(weights=None), name in SLIMMED))
+        constructor = vit if name == "ViT" else getattr(keras.applications, name)
+        options = {} if name == "ViT" else {"weights": None}
+        build = functools.partial(constructor, **options)
+        cases.append(("application", name, build, name in SLIMMED))
     for kind, name, build, slimmed in cases:
         result["rows"].append(record(kind, name, build(), arguments.rounds, slimmed))
+        if arguments.beside and name in BESIDE:
+            row = result["rows"][-1]
+            row["torch_pruning"] = found = other(arguments.beside, name, arguments.rounds)
+            if found["median"]:
+                row["times_faster"] = found["median"] / row["find_groups"]["median"]
+                print(f"  Torch-Pruning {found['median']:.3f} s: {row['times_faster']:.1f} times")
         result["machine_after"] = machine()
         if arguments.out:  # after every row: a run that is stopped has told what it knew
             arguments.out.write_text(json.dumps(result, indent=1) + "\n")

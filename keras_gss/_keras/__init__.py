@@ -14,6 +14,7 @@ from keras_gss._keras.library import (
     is_tf_keras,
     library_of,
     path_of,
+    shape_of,
     tf_keras_if_imported,
     to_numpy,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "regularizers_of",
     "remove_loss",
     "replaces_weights",
+    "shape_of",
     "sources",
     "tensorflow_function",
     "tf_keras_if_imported",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import tree
 
-from keras_gss._keras import Node, argument_names, kinds, layer_view
+from keras_gss._keras import Node, argument_names, kinds, layer_view, shape_of
 from keras_gss.graph.records import Edge, Listed, Rescale, Signal, WeightAxis, Work
 from keras_gss.graph.units import FIXED
 
@@ -203,7 +203,7 @@ class Call:
         variable = self.variable(name)
         if variable is None:
             return
-        axis %= len(variable.shape)
+        axis %= len(shape_of(variable))
         new = WeightAxis(self.path, self.layer, variable, axis, labels, role)
         old = self.trace.axes.setdefault((id(variable), axis), new)
         if old is not new:
@@ -329,6 +329,8 @@ def _rank(array: np.ndarray, rank: int) -> np.ndarray:
 
 def _uniform(value: np.ndarray, axis: int) -> np.ndarray:
     """Collapses one axis of constants: NaN where they differ along it."""
+    if value.shape[axis] == 1:
+        return value
     first = np.take(value, [0], axis)
     same = (value == first).all(axis, keepdims=True)
     return np.where(same, first, np.nan)

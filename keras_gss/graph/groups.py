@@ -1,5 +1,6 @@
 """Neuron groups: which slices of which weights make and read the same neurons."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,9 +34,9 @@ class WeightSlice:
     @property
     def entries(self) -> int:
         """How many entries of the weight the neurons of the group own."""
-        shape = list(self.weight.shape)
-        shape[self.axis] = np.count_nonzero(self.index >= 0)
-        return int(np.prod(shape, dtype=np.int64))
+        shape = _keras.shape_of(self.weight)
+        owned = int(np.count_nonzero(self.index >= 0))
+        return owned * math.prod(shape[: self.axis] + shape[self.axis + 1 :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,14 +224,14 @@ def _partition(found: Trace, roots: np.ndarray, fixed: np.ndarray) -> tuple[np.n
     Returns:
         `(number, position)` per unit; -1 for units that are no root or touch no kernel.
     """
-    random = np.random.default_rng(0)
     signature = fixed.astype(np.uint64)
     in_kernel = np.zeros(len(roots), dtype=bool)
     touched = [(axis.labels, axis.role != "companion") for axis in found.axes.values()]
     touched += [(signal.labels, False) for _, signal in found.inputs]
-    for labels, is_kernel in touched:
+    marks = np.random.default_rng(0).integers(2, 2**63, len(touched), dtype=np.uint64)
+    for mark, (labels, is_kernel) in zip(marks, touched, strict=True):
         owned = roots[labels]  # what occurs twice is still marked once
-        signature[owned] ^= random.integers(2, 2**63, dtype=np.uint64)
+        signature[owned] ^= mark
         in_kernel[owned] |= is_kernel
     in_kernel[FIXED] = False
     members = np.flatnonzero(in_kernel & (roots == np.arange(len(roots))))
@@ -256,7 +257,10 @@ def _slices(
     slices: dict[tuple[int, str], list[WeightSlice]] = defaultdict(list)
     for axis in found.axes.values():
         owner = number[axis.labels]
-        for n in np.unique(owner[owner >= 0]).tolist():
+        alone = owner.size > 0 and (owner == owner[0]).all()  # as nearly all are
+        for n in [int(owner[0])] if alone else np.unique(owner).tolist():
+            if n < 0:
+                continue
             index = np.where(owner == n, position[axis.labels], -1)
             piece = WeightSlice(axis.layer, axis.variable, axis.axis, index)
             slices[n, axis.role].append(piece)
