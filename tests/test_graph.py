@@ -214,6 +214,24 @@ def test_units_tie_transitively_and_fix_for_the_first_reason():
     assert reasons[a[1]] == "first"
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_units_tie_as_a_list_of_components_says(seed):
+    from keras_gss.graph.units import Units
+
+    random = np.random.default_rng(seed)
+    count = int(random.integers(2, 14))
+    units, components = Units(), list(range(count + 1))
+    units.fresh(count)
+    for _ in range(random.integers(1, 6)):
+        one, other = random.integers(1, count + 1, (2, random.integers(1, 6)))
+        other = np.sort(other) if random.random() < 0.5 else other
+        units.tie(one, other, "")
+        for a, b in zip(one, other, strict=True):
+            ends = {components[a], components[b]}
+            components = [min(ends) if each in ends else each for each in components]
+    assert units.roots(np.arange(count + 1)).tolist() == components
+
+
 def test_units_tied_to_what_is_fixed_are_fixed_on_either_side():
     from keras_gss.graph.units import FIXED, Units
 

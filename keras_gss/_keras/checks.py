@@ -16,12 +16,13 @@ from keras_gss._keras.library import (
 from keras_gss._keras.walk import is_graph, leaf_layers
 
 
-def check_model(model: Any, caller: str) -> None:
+def check_model(model: Any, caller: str, values: bool = True) -> None:
     """Raises one clear error for a model that the library cannot work on.
 
     Args:
         model: what the user passed.
         caller: the public function's name, for the message.
+        values: whether the weights' values matter, which are read then.
 
     Raises:
         TypeError: if `model` is no Sequential or functional model of Keras 3 or tf_keras, or holds
@@ -61,7 +62,7 @@ def check_model(model: Any, caller: str) -> None:
                 f"holds a {foreign}, which its files could not be read with. Use "
                 f"{library.__name__}'s own."
             )
-    for variable in model.weights:
+    for variable in model.weights if values else ():
         value = to_numpy(variable)
         if _surely_finite(value):
             continue

@@ -151,7 +151,7 @@ def find_groups(model: keras.Model, inputs: bool = False) -> NeuronGroups:
 
     Raises:
         TypeError: for an object without a graph, a subclassed model for instance.
-        ValueError: for an unbuilt model or one with NaN weights.
+        ValueError: for an unbuilt model.
 
     Example:
     >>> import keras, keras_gss as gss
@@ -164,7 +164,7 @@ def find_groups(model: keras.Model, inputs: bool = False) -> NeuronGroups:
     >>> [(group.name, group.size) for group in gss.find_groups(model)]
     [('fc1', 300), ('fc2', 100)]
     """
-    _keras.check_model(model, "find_groups")
+    _keras.check_model(model, "find_groups", values=False)
     return groups_of(trace(model, numeric=False), inputs)
 
 

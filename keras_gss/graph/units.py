@@ -56,6 +56,9 @@ class Units:
             if not apart.any():
                 return
             low, high = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
+            if (high[1:] > high[:-1]).all():  # each root gets one parent: nothing is left to tie
+                self._parent[high] = low
+                return
             np.minimum.at(self._parent, high, low)
 
     def fix(self, labels: np.ndarray, reason: str) -> None:
