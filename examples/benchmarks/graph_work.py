@@ -74,6 +74,8 @@ def other(python, name, rounds):
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         return {"median": None, "note": f"not done after {LIMIT} s"}
+    except subprocess.CalledProcessError as error:
+        return {"median": None, "note": f"failed: {error.stderr[-200:] or error}"}
     found = json.loads(done.stdout.splitlines()[-1])
     pairs = zip(found["trace_seconds"], found["list_seconds"], strict=True)
     return {"median": statistics.median(map(sum, pairs)), **found}
@@ -173,12 +175,13 @@ def main():
         "machine_before": machine(),
         "rows": [],
     }
-    cases = [("chain", f"chain of {n}", lambda n=n: chain(n), n <= 400) for n in arguments.depths]
+    cases = []
     for name in arguments.models:
         constructor = vit if name == "ViT" else getattr(keras.applications, name)
         options = {} if name == "ViT" else {"weights": None}
         build = functools.partial(constructor, **options)
         cases.append(("application", name, build, name in SLIMMED))
+    cases += [("chain", f"chain of {n}", lambda n=n: chain(n), n <= 400) for n in arguments.depths]
     for kind, name, build, slimmed in cases:
         result["rows"].append(record(kind, name, build(), arguments.rounds, slimmed))
         if arguments.beside and name in BESIDE:
