@@ -10,11 +10,13 @@ of whole epochs.
 """
 
 import argparse
+import datetime
 import functools
 import json
 import os
 import platform
 import runpy
+import sys
 import threading
 import time
 from pathlib import Path
@@ -223,6 +225,8 @@ def main():
     print(f"  once an epoch {once:.1f} ms: {whole:.3f}x for epochs of {EPOCH} steps")
     if arguments.out:
         result = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": datetime.date.today().isoformat(),
             "model": arguments.model,
             "setting": arguments.setting,
             "jit_compile": speed.jit_compile,

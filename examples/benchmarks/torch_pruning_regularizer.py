@@ -9,6 +9,7 @@ within a round. It needs neither Keras nor keras_gss and runs in an environment 
 """
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -67,6 +68,7 @@ def main():
     plain, regularized = np.quantile(taken, 0.25, axis=0).tolist()
     result = {
         "command": " ".join(["python", *sys.argv]),
+        "date": datetime.date.today().isoformat(),
         "plain_milliseconds_per_step": plain,
         "regularized_milliseconds_per_step": regularized,
         "ratio": regularized / plain,
