@@ -11,6 +11,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from keras import tree
 
 import keras_gss as gss
 from keras_gss import report
@@ -292,14 +293,20 @@ def test_killed_runs_end_where_an_uninterrupted_one_ends(tmp_path, whole):
             np.testing.assert_array_equal(a, b)
 
 
+def noisy(inputs, random):
+    """Adds noise to arrays in any structure."""
+    return tree.map_structure(lambda a: a + 10 * random.random(a.shape, "float32"), inputs)
+
+
 def with_dropout():
     layers = small_model().layers
     return keras.Sequential([keras.Input((6,)), layers[0], keras.layers.Dropout(0.5), *layers[1:]])
 
 
-def test_what_dropout_drops_follows_from_the_seed(tmp_path):
-    def short(**changes):
-        return run(model=with_dropout(), pretrain_epochs=0, epochs=2, finetune_epochs=1, **changes)
+@pytest.mark.parametrize("changes", [{"model": with_dropout()}, {"augment": noisy}])
+def test_what_is_drawn_follows_from_the_seed(tmp_path, changes):
+    def short(**more):
+        return run(pretrain_epochs=0, epochs=2, finetune_epochs=1, **changes, **more)
 
     def say(text, **options):
         if text.startswith(("train      1/2", "StdThreshold")):
@@ -443,12 +450,19 @@ def test_labels_in_a_column_are_class_numbers():
         ({"verbose": 2}, "`verbose` must be True or False"),
         ({"weight_decay": -1.0}, "`weight_decay` must be a finite number >= 0"),
         ({"distillation": 1.5}, "`distillation` must be a number from 0 to 1"),
+        ({"augment": lambda x, random: x[:1]}, r"`augment` must return inputs of shape \(2, 6\)"),
+        ({"augment": lambda x, random: x / 0}, "`augment` must return finite numbers only"),
         ({"test": (np.ones((1, 6)), np.array([5]))}, "`test` must hold labels from 0 to 2"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         run(**change)
+
+
+def test_augment_must_be_a_function():
+    with pytest.raises(TypeError, match="`augment` must be a function"):
+        run(augment="flip")
 
 
 def test_nothing_removable_is_refused():
@@ -539,6 +553,35 @@ def test_batches_begin_at_any_epoch():
     assert [len(y) for y in whole] == [3] * 9
     np.testing.assert_array_equal(whole[3:], later)
     np.testing.assert_array_equal(np.concatenate(later[:3]), epoch_order(11, (5, 1), 1)[:9])
+
+
+@pytest.mark.parametrize(
+    "inputs", [np.zeros((11, 1), "float32"), {"a": np.zeros((11, 1)), "b": np.ones((11, 2, 2))}]
+)
+def test_augmented_batches_follow_from_seed_epoch_and_step(inputs):
+    data = (inputs, np.arange(11))
+    whole, later, other = (
+        [(tree.map_structure(np.array, x), np.array(y)) for x, y in batches(data, 3, *span, noisy)]
+        for span in (((5, 1), 0, 3), ((5, 1), 1, 3), ((6, 1), 0, 3))
+    )
+    for (x, y), (x_later, y_later) in zip(whole[3:], later, strict=True):
+        tree.map_structure(np.testing.assert_array_equal, x, x_later)
+        np.testing.assert_array_equal(y, y_later)
+    first = [tree.flatten(x)[0].ravel().tolist() for x, _ in whole + other]
+    assert len({tuple(each) for each in first}) == 18  # no two steps drew the same
+    assert [a.dtype for a in tree.flatten(whole[0][0])] == [a.dtype for a in tree.flatten(inputs)]
+
+
+def test_augmentation_acts_in_every_phase_and_on_the_training_data_only():
+    def blank(inputs, random):
+        return 0 * inputs
+
+    result = run(augment=blank, weight_decay=0.0)
+    assert all(entry["accuracy"] < 0.45 for entry in result.history)  # of three classes
+    assert run(weight_decay=0.0).history[-1]["accuracy"] > 0.6
+    accuracy = result.accuracies["finetuned"]
+    assert accuracy == result.history[-1]["val_accuracy"] != result.history[-1]["accuracy"]
+    assert "blank" in result.settings["augment"]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def stage(run, folder, verbose, start=None, **arguments):
     if not (folder / "result.json").exists():
         compress(
             run,
-            build(run) if start is None else load_model(start),
+            zoo.build(run.model, run.seed) if start is None else load_model(start),
             folder,
             verbose,
             **{"target": gss.StdThreshold(0.0), "epochs": 0, "finetune_epochs": 0, **arguments},
@@ -198,6 +198,7 @@ def compress(run, model, folder, verbose, **arguments):
         data.validation,
         test=data.test if run.role == "final" else None,
         weight_decay=run.weight_decay,
+        augment=drop_pixels(run.dropout),
         seed=run.seed,
         directory=folder,
         jit_compile=False if run.quick else None,
@@ -207,19 +208,13 @@ def compress(run, model, folder, verbose, **arguments):
     )
 
 
-def build(run):
-    """Returns the untrained network, behind a layer that drops pixels if so asked."""
-    model = zoo.build(run.model, run.seed)
-    if not run.dropout:
-        return model
-    return keras.Sequential(
-        [
-            keras.layers.Input(model.input_shape[1:], name="image"),
-            keras.layers.Dropout(run.dropout, seed=run.seed, name="dropout"),
-            *model.layers,
-        ],
-        name=model.name,
-    )
+def drop_pixels(share):
+    """Returns what drops pixels; a `Dropout` layer would, without XLA, take twice the time."""
+
+    def drop(inputs, random):
+        return inputs * (random.random(inputs.shape, "float32") >= share) / (1 - share)
+
+    return drop if share else None
 
 
 def penalty(run):

@@ -10,6 +10,9 @@ from keras import tree
 from keras_gss._keras import sources
 
 Data = tuple[Any, np.ndarray]
+Augment = Callable[[Any, np.random.Generator], Any]
+Order = Callable[[int], np.ndarray]
+Change = Callable[[Any, int, int], Any]
 
 
 def check_data(name: str, data: Any, model: keras.Model) -> Data:
@@ -92,48 +95,99 @@ def epoch_order(samples: int, seed: tuple[int, ...], epoch: int) -> np.ndarray:
     return np.random.default_rng([*seed, epoch]).permutation(samples)
 
 
+def check_augment(augment: Any, data: Data) -> Augment | None:
+    """Returns a function that changes the inputs of a batch, tried on two samples.
+
+    Raises:
+        TypeError: no function.
+        ValueError: it gives other shapes than it takes, or NaN or infinite values.
+
+    Example:
+    >>> check_augment(lambda inputs, random: inputs[:, ::-1, :4], (np.ones((2, 8, 8)), None))
+    Traceback (most recent call last):
+    ValueError: `augment` must return inputs of shape (2, 8, 8). Received: shape (2, 8, 4)
+    """
+    if augment is None:
+        return None
+    if not callable(augment):
+        raise TypeError(
+            "`augment` must be a function of inputs and a numpy.random.Generator, or None. "
+            f"Received: augment={augment!r}"
+        )
+    few = tree.map_structure(lambda array: array[:2], data[0])
+    made = tree.flatten(tree.map_structure(np.asarray, augment(few, np.random.default_rng(0))))
+    expected = [array.shape for array in tree.flatten(few)]
+    if [array.shape for array in made] != expected:
+        received = _text([array.shape for array in made])
+        raise _wrong("augment", f"return inputs of shape {_text(expected)}", f"shape {received}")
+    if not all(array.dtype.kind in "biuf" and np.isfinite(array).all() for array in made):
+        raise _wrong("augment", "return finite numbers only", "NaN or infinite")
+    return augment
+
+
 def batches(
-    data: Data, batch_size: int, seed: tuple[int, ...], first_epoch: int, epochs: int
+    data: Data,
+    batch_size: int,
+    seed: tuple[int, ...],
+    first_epoch: int,
+    epochs: int,
+    augment: Augment | None = None,
 ) -> Any:
     """Returns what `model.fit` reads the epochs `first_epoch .. epochs - 1` from, one on another.
 
     Every epoch has `samples // batch_size` full batches; the samples left over differ from epoch
     to epoch. On the TensorFlow backend it is a `tf.data.Dataset`, which is twice as fast as the
-    generator of the same batches that the other backends get.
+    generator of the same batches that the other backends get. What `augment` draws follows from
+    seed, epoch and step.
     """
 
     def order(epoch: int) -> np.ndarray:
         index = epoch_order(size_of(data), seed, epoch)
         return index[: len(index) // batch_size * batch_size].reshape(-1, batch_size)
 
-    if keras.backend.backend() == "tensorflow":
-        return _tf_batches(data, order, first_epoch, epochs)
-    return _generate(data, order, first_epoch, epochs)
+    def change(inputs: Any, epoch: int, step: int) -> Any:
+        random = np.random.default_rng([*seed, epoch, step + 1])
+        pairs = zip(tree.flatten(augment(inputs, random)), tree.flatten(inputs), strict=True)
+        made = [np.asarray(new, old.dtype) for new, old in pairs]
+        return tree.pack_sequence_as(inputs, made)
+
+    made = _tf_batches if keras.backend.backend() == "tensorflow" else _generate
+    return made(data, order, range(first_epoch, epochs), None if augment is None else change)
 
 
-Order = Callable[[int], np.ndarray]
+def _generate(data: Data, order: Order, epochs: range, change: Change | None) -> Iterator[Data]:
+    for epoch in epochs:
+        for step, index in enumerate(order(epoch)):
+            inputs, labels = tree.map_structure(lambda array, index=index: array[index], data)
+            yield inputs if change is None else change(inputs, epoch, step), labels
 
 
-def _generate(data: Data, order: Order, first_epoch: int, epochs: int) -> Iterator[Data]:
-    for epoch in range(first_epoch, epochs):
-        for index in order(epoch):
-            yield tree.map_structure(lambda array, index=index: array[index], data)
-
-
-def _tf_batches(data: Data, order: Order, first_epoch: int, epochs: int) -> Any:
+def _tf_batches(data: Data, order: Order, epochs: range, change: Change | None) -> Any:
     import tensorflow as tf
 
     in_memory = tree.map_structure(tf.constant, data)
-    steps, batch_size = order(first_epoch).shape
+    steps, batch_size = order(epochs.start).shape
 
     def one_epoch(epoch: Any) -> Any:
         indices = tf.numpy_function(order, [epoch], tf.int64)
-        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(indices, [steps, batch_size]))
+        indices = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(indices, [steps, batch_size]))
+        return indices.enumerate().map(lambda step, index: (epoch, step, index))
 
-    def gather(index: Any) -> Any:
-        return tree.map_structure(lambda array: tf.gather(array, index), in_memory)
+    def gather(epoch: Any, step: Any, index: Any) -> Any:
+        inputs, labels = tree.map_structure(lambda array: tf.gather(array, index), in_memory)
+        return inputs if change is None else changed(inputs, epoch, step), labels
 
-    return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).map(gather).prefetch(2)
+    def changed(inputs: Any, epoch: Any, step: Any) -> Any:
+        def flat(epoch: Any, step: Any, *arrays: Any) -> Any:
+            return tree.flatten(change(tree.pack_sequence_as(inputs, arrays), epoch, step))
+
+        given = tree.flatten(inputs)
+        made = tf.numpy_function(flat, [epoch, step, *given], [array.dtype for array in given])
+        made = [tf.ensure_shape(new, old.shape) for new, old in zip(made, given, strict=True)]
+        return tree.pack_sequence_as(inputs, made)
+
+    dataset = tf.data.Dataset.range(epochs.start, epochs.stop)
+    return dataset.flat_map(one_epoch).map(gather).prefetch(2)
 
 
 def _fits(shape: tuple, expected: tuple) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_gss._checks import check_flag, check_integer
 from keras_gss._keras import Callback, every_layer, has_noise, is_tf_keras, library_of, to_numpy
 from keras_gss._losses import loss_for
-from keras_gss.compress.data import Data, batches, size_of
+from keras_gss.compress.data import Augment, Data, batches, size_of
 from keras_gss.compress.optimizers import adam_l2
 from keras_gss.compress.state import RunDirectory, State
 from keras_gss.regularizers.binding import attachment_of
@@ -67,6 +67,7 @@ class Trainer:
     speed: Speed
     run: RunDirectory
     say: Callable[[str], None]
+    augment: Augment | None = None
 
     def fit(
         self,
@@ -102,8 +103,11 @@ class Trainer:
             seed_noise(model, phase.seed, state)
         self.compile(model, phase)
         checkpoint = _Checkpoint(self, phase, history, saved, variables)
+        data = batches(
+            self.train, self.batch_size, phase.seed, len(history), phase.epochs, self.augment
+        )
         model.fit(
-            batches(self.train, self.batch_size, phase.seed, len(history), phase.epochs),
+            data,
             epochs=phase.epochs,
             initial_epoch=len(history),
             steps_per_epoch=size_of(self.train) // self.batch_size,

@@ -32,7 +32,7 @@ from keras_gss._keras import (
 )
 from keras_gss._samples import checksum
 from keras_gss.callbacks import GroupSparsity
-from keras_gss.compress.data import Data, check_data, size_of
+from keras_gss.compress.data import Augment, Data, check_augment, check_data, size_of
 from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
 from keras_gss.compress.search import AccuracyDrop, settle
@@ -111,6 +111,7 @@ def compress(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
     distillation: float = 0.0,
+    augment: Augment | None = None,
     test: Data | Callable[[], Data] | None = None,
     directory: str | os.PathLike | None = None,
     seed: int = 0,
@@ -152,6 +153,10 @@ def compress(
         weight_decay: of the pretraining and the finetuning.
         distillation: from 0 to 1, how much of the finetuning's labels comes from the dense model
             (what it holds for likely, at a temperature of 2) rather than from the data.
+        augment: what changes the inputs of every training batch: a function of the inputs (arrays
+            as in `train`) and a `numpy.random.Generator`, which follows from `seed`, epoch and
+            step; it returns new inputs of the same shapes. Layers that draw random numbers
+            (`RandomFlip`, `Dropout`) do the same but keep a dense net on a CPU from using XLA.
         test: inputs and labels, or a function that reads them, called once finetuning begins. Its
             accuracy is written into the history and nothing depends on it.
         directory: where the run keeps its state and its models; None to keep nothing. Its
@@ -209,6 +214,7 @@ def compress(
         "learning_rate": check_positive("learning_rate", learning_rate),
         "weight_decay": check_factor("weight_decay", weight_decay),
         "distillation": check_share("distillation", distillation),
+        "augment": _named(check_augment(augment, train)),
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
@@ -234,6 +240,7 @@ def compress(
         speed=speed_of(model),
         run=RunDirectory(directory, settings),
         say=functools.partial(print, flush=True) if verbose else lambda line: None,
+        augment=augment,
     )
     trainer.say(f"{steps} steps per epoch, {trainer.speed}")
     phase = functools.partial(Phase, learning_rate=settings["learning_rate"])
@@ -351,6 +358,10 @@ def _check_procedure(procedure: Any, penalised: bool) -> None:
             f"{procedure!r} brings a penalty of its own on weights that it replaces: it cannot be "
             "given with a `regularizer`, or to a model whose layers declare one."
         )
+
+
+def _named(function: Any) -> str | None:
+    return None if function is None else getattr(function, "__qualname__", type(function).__name__)
 
 
 def _described(procedure: Procedure) -> dict[str, Any]:
