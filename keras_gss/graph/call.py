@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,9 @@ class Call:
         self.path = path
         self.layer = node.layer
         self.operation = node.operation
-        self.args, self.kwargs = tree.map_structure(
-            lambda x: signals.get(id(x), x), (list(node.args), dict(node.kwargs))
-        )
-        self.inputs = _signals((self.args, self.kwargs))
+        self.args = [_with_signals(x, signals) for x in node.args]
+        self.kwargs = {name: _with_signals(x, signals) for name, x in node.kwargs.items()}
+        self.inputs = _signals(self.args, self.kwargs)
         self.identity = id(node.layer)  # of `operation`, whichever view of it there is
         self.config = ""  # where the config of `operation` lies in that of `layer`
         self.times: int | None = 1  # how often `operation` is applied
@@ -68,7 +68,7 @@ class Call:
         inner.operation, inner.identity = layer_view(part), id(part)
         inner.config = self.config + config
         inner.args, inner.kwargs = list(args), dict(kwargs or {})
-        inner.inputs = _signals((inner.args, inner.kwargs))
+        inner.inputs = _signals(inner.args, inner.kwargs)
         inner.shapes = list(shapes)
         inner.times = None if self.times is None or times is None else self.times * times
         return inner
@@ -166,17 +166,18 @@ class Call:
         axis %= len(signal.shape)
         others = tuple(a for a in range(len(signal.shape)) if a != axis)
         signal = self.collapse(signal, others)
-        size = (signal.shape[axis],)
+        size = signal.shape[axis]
+        labels, value = signal.labels.ravel(), signal.value.ravel()
         return (
-            np.broadcast_to(signal.labels.ravel(), size),
-            np.broadcast_to(signal.value.ravel(), size),
+            labels if labels.size == size else np.broadcast_to(labels, size),
+            value if value.size == size else np.broadcast_to(value, size),
         )
 
     def spread(self, vector: np.ndarray, axis: int, output: int = 0) -> np.ndarray:
         """Lays a vector along one axis of the output, all others of length 1."""
         shape = [1] * len(self.shapes[output])
         shape[axis] = -1
-        return np.reshape(vector, shape)
+        return vector.reshape(shape)
 
     def units(self, count: int, kind: str = "") -> np.ndarray:
         """Returns the layer's own neurons: new at its first call, the same at every later one.
@@ -309,7 +310,7 @@ class Call:
         if any(size is None for size in (*shape, self.times)):
             self.trace.uncounted[self.path] = "its spatial size is not known"
             return
-        positions = int(np.prod([*shape, self.times], dtype=np.int64))
+        positions = math.prod(shape) * self.times
         self.trace.work.append(Work(self.path, self.variable(name), positions))
 
 
@@ -319,12 +320,25 @@ def _part(layer: Any, attribute: str) -> Any:
     return layer
 
 
-def _signals(arguments: Any) -> list[Signal]:
-    return [x for x in tree.flatten(arguments) if isinstance(x, Signal)]
+def _with_signals(argument: Any, signals: Mapping[int, Signal]) -> Any:
+    """Returns an argument with signals for its tensors; most are a tensor or a plain value."""
+    found = signals.get(id(argument))
+    if found is None and isinstance(argument, (tuple, list, dict)):
+        return tree.map_structure(lambda x: signals.get(id(x), x), argument)
+    return argument if found is None else found
+
+
+def _signals(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Signal]:
+    found = []
+    for argument in (*args, *(kwargs[name] for name in sorted(kwargs))):
+        nested = isinstance(argument, (tuple, list, dict))
+        leaves = tree.flatten(argument) if nested else [argument]
+        found += [x for x in leaves if isinstance(x, Signal)]
+    return found
 
 
 def _rank(array: np.ndarray, rank: int) -> np.ndarray:
-    return np.reshape(array, (1,) * (rank - array.ndim) + array.shape)
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def _uniform(value: np.ndarray, axis: int) -> np.ndarray:

@@ -232,7 +232,8 @@ def _partition(found: Trace, roots: np.ndarray, fixed: np.ndarray) -> tuple[np.n
     for mark, (labels, is_kernel) in zip(marks, touched, strict=True):
         owned = roots[labels]  # what occurs twice is still marked once
         signature[owned] ^= mark
-        in_kernel[owned] |= is_kernel
+        if is_kernel:
+            in_kernel[owned] = True
     in_kernel[FIXED] = False
     members = np.flatnonzero(in_kernel & (roots == np.arange(len(roots))))
     _, first, which = np.unique(signature[members], return_index=True, return_inverse=True)
@@ -256,12 +257,12 @@ def _slices(
 ) -> dict[tuple[int, str], list[WeightSlice]]:
     slices: dict[tuple[int, str], list[WeightSlice]] = defaultdict(list)
     for axis in found.axes.values():
-        owner = number[axis.labels]
+        owner, index = number[axis.labels], position[axis.labels]
         alone = owner.size > 0 and (owner == owner[0]).all()  # as nearly all are
         for n in [int(owner[0])] if alone else np.unique(owner).tolist():
             if n < 0:
                 continue
-            index = np.where(owner == n, position[axis.labels], -1)
+            index = index if alone else np.where(owner == n, position[axis.labels], -1)
             piece = WeightSlice(axis.layer, axis.variable, axis.axis, index)
             slices[n, axis.role].append(piece)
     return slices

@@ -5,6 +5,7 @@ position provably holds. The rules of `keras_gss.graph.rules` say what one kind 
 signals; everything else (groups, liveness, counting, cutting) reads what the walk recorded.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,10 +103,10 @@ def trace(
 def _input_signal(units: Units, source: _keras.Source) -> Signal:
     shape = source.shape[1:]
     sizes = [size or 1 for size in shape]
-    if np.prod(sizes, dtype=np.int64) > _MAX_INPUT_FEATURES:
+    if math.prod(sizes) > _MAX_INPUT_FEATURES:
         sizes = [1] * (len(sizes) - 1) + sizes[-1:]
     if keras.backend.is_float_dtype(source.dtype):
-        labels = units.fresh(int(np.prod(sizes))).reshape(sizes)
+        labels = units.fresh(math.prod(sizes)).reshape(sizes)
     else:
         labels = np.full((1,) * len(shape), FIXED)
     return Signal(shape, labels, np.full((1,) * len(shape), np.nan))
