@@ -46,9 +46,8 @@ def temporaries(model, penalty):
         gss.attach(model, penalty)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, run_eagerly=True)
-    shapes = [model.input_shape, model.output_shape[:-1]]
-    batch = [np.zeros((BATCH, *shape[1:]), dtype) for shape, dtype in zip(shapes, "fi")]
-    batch[0] = batch[0].astype(model.inputs[0].dtype)
+    inputs = np.zeros((BATCH, *model.input_shape[1:]), model.inputs[0].dtype)
+    batch = [inputs, np.zeros((BATCH, *model.output_shape[1:-1]), int)]
     model.train_on_batch(*(array[:2] for array in batch))  # makes the optimizer's variables
     state = (
         model.trainable_variables,

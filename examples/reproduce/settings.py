@@ -283,6 +283,18 @@ TITLES = {
 }
 # What the paper claims, to be followed by what our runs say of it.
 CLAIMS = {
+    "table2": "89.20 % with at most 3.7k weights was asked for: reached by the paper's own recipe, "
+    "at the best epoch and at the last.",
+    "table4": "89.51 % with at most 29k MACs was asked for, at the best epoch: missed. At the "
+    "paper's own 32.6k it lies within our spread; what was tried is in "
+    "[the notes](../README.md#lenet-300-100-on-fashion-mnist-gss-structure).",
+    "figure1": "The paper explains that under GSS-element the weights of a neuron compete, and "
+    "that under GSS-structure they cooperate while whole neurons compete: confirmed. The kernels "
+    "between the strongest neurons are scattered zeros in the first network and a block of whole "
+    "rows and columns in the second, but for specks of weights near zero.",
+    "figure6": "Convergence is confirmed: from epoch 100 to 250 the loss falls by another 4 % "
+    "(Fashion-MNIST) and 3 % (MNIST), and the penalty stays within 2 %. 500 images are held out, "
+    "hence the noise below.",
     "figure5": "The paper finds (1, 2) the most accurate of the four.",
     "figure4": "Of GSS-element's network the weights left are shown, of GSS-structure's the FLOPs.",
     "cost": "The paper claims a cost linear in the number of weights.",
