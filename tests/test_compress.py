@@ -460,6 +460,16 @@ def test_bad_arguments_are_refused(change, message):
         run(**change)
 
 
+def test_augmentation_in_place_leaves_the_data_alone():
+    def blank(inputs, random):
+        inputs[:] = 0
+        return inputs
+
+    data = blobs()
+    run(train=data, augment=blank, epochs=1, finetune_epochs=1)
+    np.testing.assert_array_equal(data[0], blobs()[0])
+
+
 def test_augment_must_be_a_function():
     with pytest.raises(TypeError, match="`augment` must be a function"):
         run(augment="flip")

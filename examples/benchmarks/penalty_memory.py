@@ -4,8 +4,9 @@
 
 JAX says of a compiled step how many bytes it holds beside what it is given and what it returns
 (weights, their moments, the batch). These temporaries of the whole step, forward, backward and the
-optimizer's, are compared with those of the same step without penalty. Nothing is run or timed, so
-the figures are exact and the same on every machine with that version of XLA for CPUs.
+optimizer's, are compared with those of the same step without penalty. Nothing is timed, so the
+figures are exact and the same on every machine with that version of XLA for CPUs. `--models
+resnet-56` takes some minutes to compile.
 """
 
 import argparse

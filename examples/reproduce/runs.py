@@ -209,7 +209,7 @@ def compress(run, model, folder, verbose, **arguments):
 
 
 def drop_pixels(share):
-    """Returns what drops pixels; a `Dropout` layer would, without XLA, take twice the time."""
+    """Returns what drops pixels; a `Dropout` layer would keep the network from using XLA."""
 
     def drop(inputs, random):
         return inputs * (random.random(inputs.shape, "float32") >= share) / (1 - share)

@@ -114,7 +114,7 @@ def check_augment(augment: Any, data: Data) -> Augment | None:
             "`augment` must be a function of inputs and a numpy.random.Generator, or None. "
             f"Received: augment={augment!r}"
         )
-    few = tree.map_structure(lambda array: array[:2], data[0])
+    few = tree.map_structure(lambda array: array[:2].copy(), data[0])  # it may write into them
     made = tree.flatten(tree.map_structure(np.asarray, augment(few, np.random.default_rng(0))))
     expected = [array.shape for array in tree.flatten(few)]
     if [array.shape for array in made] != expected:

@@ -155,8 +155,9 @@ def compress(
             (what it holds for likely, at a temperature of 2) rather than from the data.
         augment: what changes the inputs of every training batch: a function of the inputs (arrays
             as in `train`) and a `numpy.random.Generator`, which follows from `seed`, epoch and
-            step; it returns new inputs of the same shapes. Layers that draw random numbers
-            (`RandomFlip`, `Dropout`) do the same but keep a dense net on a CPU from using XLA.
+            step; it returns new inputs of the same shapes. A directory knows it by its name.
+            Layers that draw random numbers (`RandomFlip`, `Dropout`) do the same but keep a dense
+            net on a CPU from using XLA.
         test: inputs and labels, or a function that reads them, called once finetuning begins. Its
             accuracy is written into the history and nothing depends on it.
         directory: where the run keeps its state and its models; None to keep nothing. Its

@@ -257,12 +257,12 @@ def _slices(
 ) -> dict[tuple[int, str], list[WeightSlice]]:
     slices: dict[tuple[int, str], list[WeightSlice]] = defaultdict(list)
     for axis in found.axes.values():
-        owner, index = number[axis.labels], position[axis.labels]
+        owner, place = number[axis.labels], position[axis.labels]
         alone = owner.size > 0 and (owner == owner[0]).all()  # as nearly all are
         for n in [int(owner[0])] if alone else np.unique(owner).tolist():
             if n < 0:
                 continue
-            index = index if alone else np.where(owner == n, position[axis.labels], -1)
+            index = place if alone else np.where(owner == n, place, -1)
             piece = WeightSlice(axis.layer, axis.variable, axis.axis, index)
             slices[n, axis.role].append(piece)
     return slices
