@@ -12,7 +12,7 @@ import json
 
 import keras
 import numpy as np
-from settings import DENSE, FINAL, TRAINED, part
+from settings import DENSE, FINAL, TRAINED
 
 import keras_gss as gss
 from keras_gss import datasets, zoo
@@ -79,14 +79,16 @@ def said(figures):
 
 def asked(run):
     """Returns a run's settings as its line holds them."""
-    return dataclasses.asdict(run)
+    return json.loads(json.dumps(dataclasses.asdict(run)))
 
 
 def finished(results, run):
-    """Returns the settings of the runs that have a line."""
+    """Returns the settings of the runs that have a line; older lines lack newer settings."""
     path = lines_of(results, run)
     records = read(path) if path.exists() else []
-    return [{key: record.get(key) for key in asked(run)} for record in records]
+    names = [field.name for field in dataclasses.fields(run)]
+    known = [{name: record[name] for name in names if name in record} for record in records]
+    return [asked(type(run)(**settings)) for settings in known]
 
 
 def lines_of(results, run):
@@ -100,8 +102,12 @@ def title(run):
 
 
 def digest(run, names):
-    """Returns a name for what some of a run's settings decide."""
-    return hashlib.sha256(json.dumps(part(run, names)).encode()).hexdigest()[:10]
+    """Returns a name for what some of a run's settings decide, by those that are not as usual."""
+    usual = {field.name: field.default for field in dataclasses.fields(run)}
+    own = dataclasses.asdict(run)
+    own = {name: value for name, value in own.items() if value != usual[name]}
+    own = {name: value for name, value in own.items() if name in names}
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:10]
 
 
 def pretrain(verbose, run, directory):
@@ -112,42 +118,53 @@ def pretrain(verbose, run, directory):
 
 
 def train(verbose, run, directory):
-    """Trains under the penalty, unless that is done, and returns the folder."""
-    dense = directory / f"dense-{digest(run, DENSE)}"
-    return stage(
-        run,
-        directory / f"trained-{digest(run, TRAINED)}",
-        verbose,
-        start=dense / "trained.keras",
-        regularizer=penalty(run),
-        epochs=run.epochs,
-    )
+    """Trains under the penalty, unless that is done, and returns the folder.
+
+    In rounds the network is cut on the way, and the next round trains the small one.
+    """
+    folder = directory / f"trained-{digest(run, TRAINED)}"
+    start = directory / f"dense-{digest(run, DENSE)}" / "trained.keras"
+    method = {"regularizer": penalty(run), "epochs": run.epochs // (1 + len(run.rounds))}
+    for cost in run.rounds:
+        goal = dataclasses.replace(run, cost=cost)
+        part = stage(run, beside(folder, f"{cost:g}"), verbose, start, goal, **method)
+        start = part / "model.keras"
+    method["epochs"] = run.epochs - len(run.rounds) * method["epochs"]
+    return stage(run, folder, verbose, start, **method)
 
 
-def stage(run, folder, verbose, start=None, **arguments):
-    """Trains one stage with nothing cut."""
+def stage(run, folder, verbose, start=None, goal=None, **arguments):
+    """Trains one stage, and cuts what a goal, another run, asks for."""
     if not (folder / "result.json").exists():
-        compress(
-            run,
-            zoo.build(run.model, run.seed) if start is None else load_model(start),
-            folder,
-            verbose,
-            **{"target": gss.StdThreshold(0.0), "epochs": 0, "finetune_epochs": 0, **arguments},
-        )
+        model = zoo.build(run.model, run.seed) if start is None else load_model(start)
+        options = {"target": gss.StdThreshold(0.0), "epochs": 0, "finetune_epochs": 0}
+        options |= cut(goal, model) if goal else {}
+        compress(run, model, folder, verbose, **{**options, **arguments})
     return folder
+
+
+def beside(folder, name):
+    """Returns a folder beside another, named after it."""
+    return folder.with_name(f"{folder.name}-{name}")
 
 
 def finish(verbose, run, directory):
     """Cuts and finetunes, and returns what the line says beside the settings."""
     dense = directory / f"dense-{digest(run, DENSE)}"
-    trained = load_model(directory / f"trained-{digest(run, TRAINED)}" / "trained.keras")
+    start = directory / f"trained-{digest(run, TRAINED)}" / "trained.keras"
+    folder = directory / f"final-{digest(run, FINAL)}"
+    goal, thresholded = run, folder
+    if run.granularity == "neuron":  # then the small network is finetuned, which is faster
+        thresholded = stage(run, beside(folder, "cut"), verbose, start, run)
+        start = thresholded / "model.keras"
+        goal = dataclasses.replace(run, ratio=0.0)
+    trained = load_model(start)
     result = compress(
         run,
         trained,
-        directory / f"final-{digest(run, FINAL)}",
+        folder,
         verbose,
-        target=threshold(run, trained),
-        granularity=run.granularity,
+        **cut(goal, trained),
         epochs=0,
         finetune_epochs=run.finetune_epochs,
     )
@@ -168,7 +185,7 @@ def finish(verbose, run, directory):
         "parameters": small.nonzero_parameters,
         "flops": result.report.live_macs[1],
         "macs": small.macs,
-        "threshold": repr(result.threshold),
+        "threshold": json.loads((thresholded / "result.json").read_text())["threshold"],
         **more(run, result, directory),
         "seconds": round(sum(entry["seconds"] for entry in result.history)),
         "versions": {**versions(), "backend": keras.backend.backend()},
@@ -198,7 +215,7 @@ def compress(run, model, folder, verbose, **arguments):
         data.validation,
         test=data.test if run.role == "final" else None,
         weight_decay=run.weight_decay,
-        augment=drop_pixels(run.dropout),
+        augment=changed(run),
         seed=run.seed,
         directory=folder,
         jit_compile=False if run.quick else None,
@@ -208,13 +225,24 @@ def compress(run, model, folder, verbose, **arguments):
     )
 
 
-def drop_pixels(share):
-    """Returns what drops pixels; a `Dropout` layer would keep the network from using XLA."""
+def changed(run):
+    """Returns what changes the images of a batch; a layer would keep the network from using XLA."""
 
-    def drop(inputs, random):
-        return inputs * (random.random(inputs.shape, "float32") >= share) / (1 - share)
+    def change(images, random):
+        if run.dropout:
+            images = images * (random.random(images.shape, "float32") >= run.dropout)
+            images /= 1 - run.dropout
+        if run.shift:
+            reach = 2 * run.shift + 1
+            margin = (run.shift, run.shift)
+            padded = np.pad(images, ((0, 0), margin, margin, (0, 0)))
+            views = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], (1, 2))
+            row, column = random.integers(reach, size=(2, len(images)))
+            views = views[np.arange(len(images)), row, column]
+            images = np.moveaxis(views, 1, -1)
+        return images
 
-    return drop if share else None
+    return change if run.dropout or run.shift else None
 
 
 def penalty(run):
@@ -224,14 +252,16 @@ def penalty(run):
     return named_penalty(run.method, run.factor, inputs=True, **more)
 
 
-def threshold(run, model):
+def cut(run, model):
     """Returns what is cut: by a ratio, or down to a cost."""
     options = {"inputs": run.granularity == "neuron", "keep_strongest": True}
     if run.ratio is not None:
-        return gss.StdThreshold(run.ratio, **options)
-    budget = BUDGETS[run.unit]
-    whole = budget(1.0).cost(gss.count(model))
-    return budget(run.cost if run.cost <= 1 else run.cost / whole, **options)
+        target = gss.StdThreshold(run.ratio, **options)
+    else:
+        budget = BUDGETS[run.unit]
+        whole = budget(1.0).cost(gss.count(model))
+        target = budget(run.cost if run.cost <= 1 else min(1.0, run.cost / whole), **options)
+    return {"target": target, "granularity": run.granularity}
 
 
 def structure(count):
