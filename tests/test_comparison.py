@@ -2,7 +2,9 @@
 
 import functools
 import json
+import multiprocessing
 import re
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -255,6 +257,31 @@ def test_processes_are_renewed_until_all_is_done(monkeypatch):
     monkeypatch.setattr(running, "RUNS_PER_PROCESS", 1)
     with running.workers(2, 0, -1) as submit:  # max stands for what runs
         assert sorted(submit(max, range(1, 6))) == [(each, each) for each in range(1, 6)]
+
+
+def bear(connection):
+    child = multiprocessing.get_context("fork").Process(target=wait_for_hours, args=(connection,))
+    child.start()
+    child.join()
+
+
+def wait_for_hours(connection):
+    running._end_with_parent()
+    connection.send("begun")
+    time.sleep(10_000)
+
+
+def test_no_process_outlives_the_one_that_began_it():
+    here, there = multiprocessing.Pipe()
+    parent = multiprocessing.get_context("spawn").Process(target=bear, args=(there,))
+    parent.start()
+    there.close()
+    assert here.recv() == "begun"
+    parent.kill()
+    parent.join()
+    assert here.poll(60), "the child still holds its end of the pipe"
+    with pytest.raises(EOFError):
+        here.recv()
 
 
 def test_bad_input_is_told_before_any_work(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -164,7 +165,7 @@ def workers(jobs: int, shared: Any, directory: Path) -> Iterator[Submit]:
             # but hangs in Python up to 3.14 (python/cpython#115634).
             for begin in range(0, len(arguments), RUNS_PER_PROCESS * jobs):
                 some = arguments[begin : begin + RUNS_PER_PROCESS * jobs]
-                with ProcessPoolExecutor(jobs, context) as pool:
+                with ProcessPoolExecutor(jobs, context, initializer=_end_with_parent) as pool:
                     futures = {
                         pool.submit(function, shared, each, directory): each for each in some
                     }
@@ -176,6 +177,20 @@ def workers(jobs: int, shared: Any, directory: Path) -> Iterator[Submit]:
                         raise
 
         yield in_parallel
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that began it does, even by a kill.
+
+    It would train on for hours, beside whoever resumes the same directory.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager
