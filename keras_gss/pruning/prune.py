@@ -93,7 +93,7 @@ def _fixing(weights: list[Weight], masks: Masks) -> Any:
                     weight.key, FixedZerosOfParts(before.parts, before.constraint)
                 )
                 known.parts[weight.part], zeros = zeros, known
-            put(config, weight.key, keras.constraints.serialize(zeros))
+            put(config, weight.key, zeros.live_config())
         return config
 
     return edit
