@@ -84,7 +84,7 @@ class FixedZeros(keras.constraints.Constraint):
     def live_config(self) -> dict[str, Any]:
         """Returns what Keras builds an equal constraint from at once, which will hold this mask.
 
-        A mask made text and read again would be there twice, and takes longer than all else.
+        Made text and read again, the mask would be there twice while a model is pruned.
         """
         config = keras.constraints.serialize(FixedZeros(np.ones(0, bool), self.constraint))
         config["config"]["mask"] = self.mask
