@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import keras_gss as gss
 from keras_gss import zoo
+from keras_gss.loading import load_model
 
 FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
 sys.path.insert(0, str(FOLDER))
@@ -61,6 +63,45 @@ def test_what_is_finished_is_not_run_again_and_stages_are_shared(folder, monkeyp
     assert len(lines_of(folder / "results" / "table2.jsonl")) == 1
 
 
+def test_a_network_cut_in_rounds_is_trained_and_finetuned_small(tmp_path, monkeypatch):
+    (asked,) = [each for each in settings.TABLE5 if each.row == "GSS-structure, ours"]
+    asked = replace(asked, rounds=(0.8, 0.6))  # shares of what is there, in a smoke run
+    monkeypatch.setitem(settings.RUNS, "table5", [asked])
+    run(tmp_path, "table5", "--quick", "--only", "ours$")
+    (line,) = lines_of(tmp_path / "results" / "table5.jsonl")
+    macs = [
+        gss.count(load_model(path)).macs for path in sorted(tmp_path.glob("trained-*/model.keras"))
+    ]
+    last, *rounds = sorted(macs)  # the last one is not cut until the end
+    whole = gss.count(zoo.build("digits-cnn")).macs
+    assert last in rounds and max(rounds) <= 0.8 * whole and last <= 0.6 * max(rounds)
+    assert line["flops"] <= 0.3 * last
+    assert runs.asked(asked.smoke()) in runs.finished(tmp_path / "results", asked)
+
+
+def test_images_are_shifted_and_what_leaves_is_lost():
+    images = np.random.default_rng(0).uniform(1, 2, (50, 6, 5, 2)).astype("float32")
+    run_ = replace(settings.TABLE5[0], shift=1)
+    shifted = runs.changed(run_)(images, np.random.default_rng(1))
+    rows, columns = np.random.default_rng(1).integers(3, size=(2, 50)) - 1
+    assert shifted.shape == images.shape and len(set(zip(rows, columns, strict=True))) == 9
+    for image, made, down, right in zip(images, shifted, -rows, -columns, strict=True):
+        expected = np.zeros_like(image)
+        for i, j in np.ndindex(6, 5):
+            if 0 <= i - down < 6 and 0 <= j - right < 5:
+                expected[i, j] = image[i - down, j - right]
+        np.testing.assert_array_equal(made, expected)
+    assert runs.changed(settings.TABLE5[0]) is None
+
+
+def test_a_line_written_before_a_setting_was_there_counts_as_finished(tmp_path):
+    asked = settings.TABLE2[0]
+    older = {key: value for key, value in runs.asked(asked).items() if key != "shift"}
+    runs.append(tmp_path / "table2.jsonl", older)
+    assert runs.asked(asked) in runs.finished(tmp_path, asked)
+    assert runs.asked(replace(asked, shift=1)) not in runs.finished(tmp_path, asked)
+
+
 def test_a_search_reads_no_test_images_and_changes_factors_only():
     options = reproduce.parsed(["table4", "--search", "0.5", "2", "--epochs", "9"])
     tried = reproduce.asked_for(options)
@@ -93,7 +134,7 @@ def test_every_row_names_methods_and_models_that_exist():
             assert runs.penalty(each).factor == each.factor > 0
             assert (each.cost is None) != (each.ratio is None)
             assert (each.model, each.dataset) in settings.ORIGINAL
-        assert runs.threshold(rows[0], models[rows[0].model]).keep_strongest
+        assert runs.cut(rows[0], models[rows[0].model])["target"].keep_strongest
     for rivals in settings.RIVALS.values():
         protocol = gss.comparison.Protocol(**settings.PANELS[rivals.panel].protocol)
         assert 0 < rivals.target < 1 and protocol.epochs

@@ -36,8 +36,9 @@ class Run:
         shift: the most pixels by which an image is shifted in training, up or down, left or right.
         weight_decay: of pretraining and finetuning.
         pretrain_epochs, epochs, finetune_epochs: without penalty, under it, with zeros fixed.
-        rounds: costs to which whole neurons are cut on the way, each after an equal part of the
-            epochs under the penalty; the last part ends in the cut to `cost`.
+        rounds: costs, or shares of what is there, to which whole neurons are cut on the way, each
+            after an equal part of the epochs under the penalty; the last part ends in the cut to
+            `cost`.
         validation: how many training images are held out. Once all is frozen nothing is chosen by
             them, so they are few.
         seed: of weights, order, dropout and shifts.
