@@ -5,7 +5,7 @@ chosen on held-out training images (`python examples/reproduce TARGET --search 0
 multiples of a factor without reading the test images) and are not changed after the test images
 were read. "ours" adds what the paper does without: pixels dropped in training and another weight
 decay (LeNet-300-100, chosen on held-out images); images shifted in training, and neurons cut in
-rounds (LeNet-5).
+rounds (LeNet-5, whose factors are not searched yet).
 """
 
 from dataclasses import dataclass, replace
