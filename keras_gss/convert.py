@@ -58,9 +58,9 @@ def to_tf_keras(model: keras.Model) -> Any:
     converted = _Conversion(tf_keras).model(model)
     _keras.copy_values(model, converted)
     inputs = random_inputs(model, batch=2)
-    difference, scale = max_difference(
-        model(inputs, training=False), converted(inputs, training=False)
-    )
+    with _keras.full_precision():
+        outputs = [each(inputs, training=False) for each in (model, converted)]
+    difference, scale = max_difference(*outputs)
     if not difference <= tolerance(model) * max(scale, 1.0):
         raise RuntimeError(
             f"`to_tf_keras`: the outputs of '{model.name}' differ by {difference:.1e} after the "

@@ -99,14 +99,15 @@ def slim(
     _keras.check_model(model, "slim")
     model = _keras.without_wrappers(model)
     found = trace(model)
-    live = liveness(found, inputs=inputs != "keep")
-    narrowed = {} if inputs == "keep" else _narrowed_inputs(model, live)
-    small = _cut(model, live, narrowed)
     difference = None
-    if inputs == "select":
-        small = _select(model, small, narrowed)
-    if check:
-        difference = _check(model, small, {} if inputs == "select" else narrowed)
+    with _keras.full_precision():
+        live = liveness(found, inputs=inputs != "keep")
+        narrowed = {} if inputs == "keep" else _narrowed_inputs(model, live)
+        small = _cut(model, live, narrowed)
+        if inputs == "select":
+            small = _select(model, small, narrowed)
+        if check:
+            difference = _check(model, small, {} if inputs == "select" else narrowed)
     if not return_report:
         return small
     selected = {} if inputs == "keep" else {n.name: n.flat for n in narrowed.values()}

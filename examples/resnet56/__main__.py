@@ -121,7 +121,9 @@ class Run:
             )
             if not np.isfinite(loss):
                 raise SystemExit(f"{name}: the loss is {loss} after epoch {epoch + 1}")
-            entry = {"loss": round(loss, 5), **self.accuracies(self.host_of(model), state)}
+            entry = {"loss": round(loss, 5)}
+            if (epoch + 1) % self.options.evaluate_every == 0 or epoch + 1 == epochs:
+                entry |= self.accuracies(self.host_of(model), state)
             entry |= {"seconds": round(time.perf_counter() - began, 2), "on": device(), **before}
             longest = max(longest, entry["seconds"])
             history.append(entry)
@@ -247,7 +249,7 @@ def summary(history):
 
     found = {"last": at(len(history) - 1)}
     for key in keys:
-        found[f"best_on_{key}"] = at(int(np.argmax([entry[key] for entry in history])))
+        found[f"best_on_{key}"] = at(int(np.argmax([entry.get(key, 0) for entry in history])))
     return found
 
 
@@ -319,6 +321,7 @@ def parsed(arguments):
     add("--validation", type=int, default=5000, help="training images held out; 0: none")
     add("--seed", type=int, default=0)
     add("--loop", choices=("fit", "scan"), default="scan" if jax else "fit")
+    add("--evaluate-every", type=int, default=1, help="epochs between two evaluations")
     add("--save-every", type=int, default=10, help="epochs between two writes of the state")
     add("--time-limit", type=float, default=float("inf"), help="seconds")
     add("--train-only", action="store_true", help="leave cutting and results to a later call")

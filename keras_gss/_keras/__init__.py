@@ -25,6 +25,7 @@ from keras_gss._keras.names import (
     layer_view,
     tensorflow_function,
 )
+from keras_gss._keras.precision import full_precision
 from keras_gss._keras.rebuild import copy_values, own_objects, put, rebuild, why_not_rebuilt
 from keras_gss._keras.regularizers import (
     SILENCED_BY,
@@ -82,6 +83,7 @@ __all__ = [
     "eagerly",
     "every_layer",
     "forget_functions",
+    "full_precision",
     "gradients",
     "graph_of",
     "has_noise",

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import keras
 
 from keras_gss._checks import check_choice, check_flag
-from keras_gss._keras import check_model, without_wrappers
+from keras_gss._keras import check_model, full_precision, without_wrappers
 from keras_gss._probe import (
     in_float64,
     max_difference,
@@ -164,8 +164,9 @@ def _compare(model: keras.Model, form: _Format, path: Path) -> tuple[float, floa
 def _difference(model: keras.Model, reloaded: Callable[[Any], Any]) -> float:
     """Returns the largest difference on random inputs, per unit of the largest output."""
     largest = 0.0
-    for batch in (1, 3):
-        inputs = random_inputs(model, batch, seed=batch)
-        difference, scale = max_difference(model(inputs, training=False), reloaded(inputs))
-        largest = max(largest, difference / max(scale, 1.0))
+    with full_precision():
+        for batch in (1, 3):
+            inputs = random_inputs(model, batch, seed=batch)
+            difference, scale = max_difference(model(inputs, training=False), reloaded(inputs))
+            largest = max(largest, difference / max(scale, 1.0))
     return largest

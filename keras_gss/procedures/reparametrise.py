@@ -195,6 +195,6 @@ def _computing(kind: type, layer: Any, compute: Callable[[Any, Any], Any]) -> ty
 
 
 def _outputs(model: keras.Model) -> Any:
-    return keras.tree.map_structure(
-        keras.ops.convert_to_numpy, model(random_inputs(model, batch=2), training=False)
-    )
+    with _keras.full_precision():
+        outputs = model(random_inputs(model, batch=2), training=False)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
