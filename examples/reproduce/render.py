@@ -62,7 +62,8 @@ def originals(lines):
         own = {
             line["seed"]: 100 * line["accuracy"]["dense_test"]
             for line in lines
-            if (line.get("model"), line.get("dataset")) == (model, dataset) and not line["dropout"]
+            if (line.get("model"), line.get("dataset")) == (model, dataset)
+            and not (line["dropout"] or line.get("shift"))
         }
         if own:
             whole = count(zoo.build(model))

@@ -154,7 +154,7 @@ def finish(verbose, run, directory):
     start = directory / f"trained-{digest(run, TRAINED)}" / "trained.keras"
     folder = directory / f"final-{digest(run, FINAL)}"
     goal, thresholded = run, folder
-    if run.granularity == "neuron":  # then the small network is finetuned, which is faster
+    if run.target != "figure1":  # which draws a whole kernel; small networks are faster to finetune
         thresholded = stage(run, beside(folder, "cut"), verbose, start, run)
         start = thresholded / "model.keras"
         goal = dataclasses.replace(run, ratio=0.0)
