@@ -57,7 +57,7 @@ def test_a_line_says_what_was_run_and_what_came_out(folder):
 
 def test_what_is_finished_is_not_run_again_and_stages_are_shared(folder, monkeypatch):
     stages = sorted(path.name.split("-")[0] for path in folder.iterdir())
-    assert stages == ["dense", "final", "results", "trained"]
+    assert stages == ["dense", "final", "final", "results", "trained"]  # cut, and finetuned
     monkeypatch.setattr(runs, "compress", None)
     run(folder, "table2", "--quick", "--seeds", "1", "--only", "GSS-element$")
     assert len(lines_of(folder / "results" / "table2.jsonl")) == 1

@@ -157,7 +157,7 @@ def finish(verbose, run, directory):
     if run.target != "figure1":  # which draws a whole kernel; small networks are faster to finetune
         thresholded = stage(run, beside(folder, "cut"), verbose, start, run)
         start = thresholded / "model.keras"
-        goal = dataclasses.replace(run, ratio=0.0)
+        goal = dataclasses.replace(run, ratio=1e-12)  # zeros stay zero
     trained = load_model(start)
     result = compress(
         run,
