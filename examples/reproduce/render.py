@@ -15,9 +15,10 @@ INTRODUCTION = """# The paper's tables and figures
 
 Made by `python examples/reproduce render` of the lines beside this file, each of which holds the
 command that wrote it. "Test, best epoch" is the paper's protocol, which picks the epoch of
-finetuning on the test images; "last epoch" is the figure to rely on. Settings were chosen on
-held-out training images and frozen before the test images were read. FLOPs are multiply-accumulates
-between live inputs and live neurons, as in the paper.
+finetuning on the test images; "last epoch" is the figure to rely on. The settings of LeNet-300-100
+were chosen on held-out training images and frozen before the test images were read; those of
+LeNet-5 are guesses. FLOPs are multiply-accumulates between live inputs and live neurons, as in the
+paper.
 """
 
 
