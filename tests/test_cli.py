@@ -344,15 +344,6 @@ def test_wrong_usage_exits_with_2(capsys, dead, points, tmp_path):
     assert "NAME=NUMBER" in refuses(capsys, *compress(dead, points, "--weights", "hidden"))
 
 
-@pytest.mark.parametrize(("given", "used"), [("0", "0"), (None, "1")])
-def test_convolutions_are_fast_unless_told_otherwise(monkeypatch, dead, given, used):
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given or "")
-    if given is None:
-        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
-    assert main(["inspect", str(dead)]) == 0
-    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == used
-
-
 def test_the_module_is_the_command(dead):
     run = subprocess.run(
         [sys.executable, "-m", "keras_gss", "inspect", str(dead)], capture_output=True, text=True
