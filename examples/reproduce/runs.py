@@ -160,7 +160,7 @@ def finish(verbose, run, directory):
         goal = dataclasses.replace(run, ratio=1e-12)  # zeros stay zero
     trained = load_model(start)
     result = compress(
-        run,
+        dataclasses.replace(run, **dict(run.finetune)),
         trained,
         folder,
         verbose,
