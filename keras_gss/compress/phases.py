@@ -134,6 +134,18 @@ class Trainer:
             jit_compile=None if is_tf_keras(model) and jit_compile == "auto" else jit_compile,
             steps_per_execution=self.speed.steps_per_execution,
         )
+        self._create_variables(model)
+
+    def _create_variables(self, model: keras.Model) -> None:
+        """Creates what the optimizer and the metrics hold.
+
+        TensorFlow traces a function that creates variables twice, which takes up to a second.
+        """
+        if keras.backend.backend() != "tensorflow" or is_tf_keras(model):
+            return
+        model.optimizer.build(model.trainable_variables)
+        inputs, labels = keras.tree.map_structure(lambda array: array[:1], self.validation)
+        model.compute_metrics(inputs, labels, model(inputs, training=False))
 
     def evaluate(self, model: keras.Model) -> dict[str, float]:
         """Returns loss and accuracy on the validation data; compiles the model if need be."""
