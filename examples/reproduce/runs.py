@@ -219,6 +219,7 @@ def compress(run, model, folder, verbose, **arguments):
         seed=run.seed,
         directory=folder,
         jit_compile=False if run.quick else None,
+        steps_per_execution=1 if run.quick else None,
         timed=False,
         verbose=verbose,
         **arguments,

@@ -123,7 +123,12 @@ TABLE4 = _rows(
         "GSS-structure, ours": {"cost": 32600, **OURS},
         "GSS-structure, ours, smaller": {"cost": 29000, "factor": 4e-6, **OURS},
         "GSS-structure, ours, smallest": {"cost": 20000, "factor": 8e-6, **OURS},
-        "GSS-structure, ours, neurons": {"cost": 29000, **OURS, "granularity": "neuron"},
+        "GSS-structure, ours, neurons": {
+            "cost": 29000,
+            "factor": 1e-6,
+            **OURS,
+            "granularity": "neuron",
+        },
         "GSS-structure, ours, neurons, smaller": {
             "cost": 20000,
             **OURS,
