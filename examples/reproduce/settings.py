@@ -312,7 +312,8 @@ CLAIMS = {
     "table3": "99.26 % with at most 2.5k weights was asked for, and the paper prints it for 2.9k: "
     "missed by 0.01 points at the best epoch, with images shifted in training and a longer "
     "finetuning without weight decay. The paper's own recipe gave 0.13 points less than printed. "
-    "1.5k weights lose another 0.1 point. One seed each, trained on a GPU (JAX); the factors were not searched.",
+    "1.5k weights lose another 0.1 point. One seed each, trained on a GPU (JAX); the factors were "
+    "not searched.",
     "table4": "89.51 % with at most 29k MACs was asked for, at the best epoch: missed. At the "
     "paper's own 32.6k it lies within our spread; what was tried is in "
     "[the notes](../README.md#lenet-300-100-on-fashion-mnist-gss-structure).",

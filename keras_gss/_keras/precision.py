@@ -45,19 +45,4 @@ def _tensorflow() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-@contextlib.contextmanager
-def _torch() -> Iterator[None]:
-    import torch
-
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for place, allowed in zip(places, before, strict=True):
-            place.allow_tf32 = allowed
-
-
-_PRECISE = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}
+_PRECISE = {"jax": _jax, "tensorflow": _tensorflow}
