@@ -314,10 +314,10 @@ CLAIMS = {
     "finetuning without weight decay. The paper's own recipe gave 0.13 points less than printed. "
     "1.5k weights lose another 0.1 point. One seed each, trained on a GPU (JAX); the factors were "
     "not searched.",
-    "table4": "89.51 % with at most 29k MACs was asked for, at the best epoch: reached with 29.0k, "
-    "at the last epoch too, by a threshold that takes whole neurons and input features (row "
-    '"neurons"), where the paper\'s takes single weights and leaves all inputs. Its own recipe lies '
-    "within our spread of what is printed. 20k is missed; what else was tried is in "
+    "table4": "89.51 % with at most 29k MACs was asked for, at the best epoch: reached with "
+    "29.0k, at the last epoch too, by a threshold that takes whole neurons and input features (row "
+    '"neurons"), where the paper\'s takes single weights and leaves all inputs. Its own recipe '
+    "lies within our spread of what is printed. 20k is missed; what else was tried is in "
     "[the notes](../README.md#lenet-300-100-on-fashion-mnist-gss-structure).",
     "table5": "99.24 % with at most 150k MACs was asked for: reached at the best epoch, with 137k, "
     "by images shifted in training and cuts in rounds; at the last epoch 0.02 points are missing. "
