@@ -124,6 +124,7 @@ def figure5(lines):
         axes.margins(y=0.5)  # for the legend
 
     axis = {"xlabel": "FLOPs", "ylabel": "test accuracy, last epoch, %", "xscale": "log"}
+    axis["ylim"] = (np.floor(reached) - 2, None)  # without networks that the cut destroyed
     return [plotted(found, **axis), paint]
 
 
