@@ -124,7 +124,8 @@ def figure5(lines):
         axes.margins(y=0.5)  # for the legend
 
     axis = {"xlabel": "FLOPs", "ylabel": "test accuracy, last epoch, %", "xscale": "log"}
-    axis["ylim"] = (np.floor(reached) - 2, None)  # without networks that the cut destroyed
+    best = max(ys.max() for _, ys in found.values())
+    axis["ylim"] = (np.floor(reached) - 2, best + 0.5)  # without networks that the cut destroyed
     return [plotted(found, **axis), paint]
 
 

@@ -333,10 +333,10 @@ CLAIMS = {
     "(Fashion-MNIST) and 3 % (MNIST), and the penalty stays within 2 %. 500 images are held out, "
     "hence the noise below.",
     "figure5": "The paper finds (1, 2) the most accurate of the four: contradicted, (2, 1) is at "
-    "every cost, and the only one that still works at 10k. Between (2, 2) and (1, 2) it is confirmed, "
-    "by 0.2 to 0.4 points down to 20k. Networks that the cut destroyed (below 20 %) lie under the "
-    "picture. One seed; the factors make the penalties of the untrained network equal, which is one "
-    "of many ways to compare.",
+    "every cost, and the only one that still works at 10k. Over (2, 2) it is confirmed, by 0.1 to "
+    "0.4 points down to 20k. Networks that the cut destroyed (below 20 %) lie under the picture. "
+    "One seed; the factors make the penalties of the untrained network equal, which is one of many "
+    "ways to compare.",
     "figure4": "Of GSS-element's network the weights left are shown, of GSS-structure's the FLOPs.",
     "cost": "The paper claims a cost linear in the number of weights: confirmed from 1.4M weights "
     "on, where a step takes 7 to 13 % longer; below it is lost in the noise (3 % at most). "
