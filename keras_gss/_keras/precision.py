@@ -9,7 +9,7 @@ import keras
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Has accelerators multiply float32 numbers as such while it lasts; also a decorator.
+    """Has accelerators multiply float32 numbers as such while it lasts.
 
     By default GPUs round them to TF32 and TPUs to bfloat16 first, so that two networks that compute
     the same differ by 1e-4 to 1e-2 of the largest output.
