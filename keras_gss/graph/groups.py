@@ -182,11 +182,11 @@ def groups_of(found: Trace, inputs: bool = False) -> NeuronGroups:
     groups: list[NeuronGroup] = []
     names: set[str] = set()
     input_names = {
-        int(n): operation.name
+        n: operation.name
         for operation, signal in found.inputs
-        for n in np.unique(number[roots[signal.labels]])
+        for n in _numbers_in(number[roots[signal.labels]])
     }
-    outputs = {int(n) for s in found.outputs for n in np.unique(number[roots[s.labels]])}
+    outputs = {n for s in found.outputs for n in _numbers_in(number[roots[s.labels]])}
     for n, (first, size) in enumerate(zip(*_heads(number), strict=True)):
         made, read, along = (slices[n, role] for role in ("incoming", "outgoing", "companion"))
         reason = OUTPUT if n in outputs else reasons[first]
@@ -252,6 +252,11 @@ def _heads(number: np.ndarray) -> tuple[list[int], list[int]]:
     return np.flatnonzero(number >= 0)[first].tolist(), sizes.tolist()
 
 
+def _numbers_in(owners: np.ndarray) -> list[int]:
+    """Returns the distinct group numbers of units, ascending; much faster than `np.unique`."""
+    return (np.flatnonzero(np.bincount(owners.ravel() + 1)) - 1).tolist()
+
+
 def _slices(
     found: Trace, number: np.ndarray, position: np.ndarray
 ) -> dict[tuple[int, str], list[WeightSlice]]:
@@ -259,7 +264,7 @@ def _slices(
     for axis in found.axes.values():
         owner, place = number[axis.labels], position[axis.labels]
         alone = owner.size > 0 and (owner == owner[0]).all()  # as nearly all are
-        for n in [int(owner[0])] if alone else np.unique(owner).tolist():
+        for n in [int(owner[0])] if alone else _numbers_in(owner):
             if n < 0:
                 continue
             index = place if alone else np.where(owner == n, place, -1)
