@@ -19,7 +19,9 @@ sys.path.insert(0, str(FOLDER))
 _spec = importlib.util.spec_from_file_location("reproduce", FOLDER / "__main__.py")
 reproduce = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(reproduce)
-runs, settings, figures = (importlib.import_module(n) for n in ("runs", "settings", "figures"))
+runs, settings, figures, render = (
+    importlib.import_module(name) for name in ("runs", "settings", "figures", "render")
+)
 
 pytestmark = pytest.mark.xdist_group("reproduce")  # one process makes what all of them read
 
@@ -166,6 +168,18 @@ def test_tables_and_figures_of_lines(folder, tmp_path):
     assert cells.endswith("| 1 + 2 + 1 | 1, 2 | 89.20 % at 3.7k weights (layers: 3.5k)")
     assert "| lenet-300-100, fashion_mnist | 90.29 % |" in page
     assert (tmp_path / "figure6.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_says_what_the_committed_lines_say():
+    results = FOLDER.parent / "results" / "paper"
+    lines = {name: render.lines_of(results / f"{name}.jsonl") for name in settings.SUMMARY}
+    table = render.summary(lines)
+    readme = (FOLDER.parents[1] / "README.md").read_text()
+    assert render.BEGIN + table + render.END in readme
+    assert "| 89.34 % (89.24) at 3.7k weights |" in table  # of three seeds
+    for short in lines["table4"]:
+        short["epochs"] = 100
+    assert table != render.summary(lines)  # a row of another schedule is no such row
 
 
 def test_every_figure_is_drawn(tmp_path):

@@ -27,6 +27,7 @@ import runs
 import settings
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def parsed(arguments):
@@ -76,7 +77,7 @@ def main(arguments=None):
     options = parsed(arguments)
     command = " ".join(["python examples/reproduce", *(arguments or sys.argv[1:])])
     if options.target == "render":
-        render.render(options.results)
+        render.render(options.results, README if options.results == RESULTS else None)
     elif options.target == "cost":
         cost.measure(options, command)
     elif options.target == "figure3":

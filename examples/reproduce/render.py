@@ -1,5 +1,6 @@
 """Turns lines of results into Markdown tables and pictures."""
 
+import dataclasses
 import statistics
 
 import figures
@@ -20,10 +21,17 @@ were chosen on held-out training images and frozen before the test images were r
 LeNet-5 are guesses. FLOPs are multiply-accumulates between live inputs and live neurons, as in the
 paper.
 """
+# In the project's README, around what is written there.
+BEGIN = "<!-- written by `python examples/reproduce render` -->\n"
+END = "<!-- end -->\n"
 
 
-def render(results):
+def render(results, readme=None):
     """Writes `README.md` and the pictures into the folder of results.
+
+    Args:
+        results: the folder of the lines.
+        readme: another file, between whose marks the summary goes.
 
     Raises:
         ValueError: lines of smoke runs, or none at all.
@@ -49,11 +57,43 @@ def render(results):
         raise ValueError(f"There are no lines in '{results}': run a table or a figure first.")
     (results / "README.md").write_text("\n".join(filter(None, sections)))
     print(f"written: {results / 'README.md'}")
+    if readme:
+        before, rest = readme.read_text().split(BEGIN)
+        after = rest.split(END)[1]
+        readme.write_text(before + BEGIN + summary(lines) + END + after)
 
 
 def lines_of(path):
     """Returns the lines of a file, none if it is not there."""
     return read(path) if path.exists() else []
+
+
+def summary(lines):
+    """Returns the table of what the paper prints and what was reached on its schedule."""
+    rows = ["| | the paper | its recipe, here | ours |", "|---|---|---|---|"]
+    for name, (what, ours) in settings.SUMMARY.items():
+        recipe = settings.RUNS[name][0]
+        asked = {run.row: schedule(dataclasses.asdict(run)) for run in settings.RUNS[name]}
+        printed = PUBLISHED[recipe.model, recipe.dataset, recipe.method].split(" (")[0]
+        cells = [what, printed]
+        for row_ in (recipe.row, ours):
+            full = [line for line in lines[name] if line["row"] == row_]
+            cells.append(reached([line for line in full if schedule(line) == asked[row_]]))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def reached(lines):
+    """Returns the accuracy at the best and the last epoch, and the cost, of one row."""
+    if not lines:
+        return ""
+    best, last = (
+        100 * statistics.fmean(line["accuracy"][key] for line in lines)
+        for key in ("test_best_epoch", "test_last_epoch")
+    )
+    unit, key = ("MACs", "flops") if lines[0]["unit"] == "macs" else ("weights", "nonzero_weights")
+    cost = statistics.fmean(line[key] for line in lines) / 1000
+    return f"{best:.2f} % ({last:.2f}) at {cost:.1f}k {unit}"
 
 
 def originals(lines):
