@@ -236,6 +236,13 @@ def _compress(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="0 to 1: share of the dense model's outputs in the labels of the finetuning",
     )
+    training.add_argument(
+        "--warm-up",
+        type=_integer(0),
+        default=0,
+        metavar="EPOCHS",
+        help="epochs in which the penalty grows to its factor; default: none",
+    )
     training.add_argument("--seed", type=_integer(0), default=0, help="of weights and batch order")
     training.add_argument(
         "--directory", type=Path, help="checkpoints; the same command resumes what it finds there"

@@ -90,6 +90,7 @@ def compress(args: Namespace) -> None:
         validation,
         target=_target(args, model),
         regularizer=_regularizer(args),
+        schedule=gss.WarmUpFactor(args.warm_up) if args.warm_up else None,
         granularity=args.granularity,
         inputs=args.inputs,
         pretrain_epochs=args.pretrain_epochs,

@@ -183,7 +183,7 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
     options = "--regularizer gss-structure --p 1 --q 2 --weights macs --penalise-inputs "
     options += "--params 0.25 --granularity element --inputs narrow --pretrain-epochs 4 "
     options += "--learning-rate 0.01 --weight-decay 0.5 --validation 30 "
-    options += "--distillation 0.25"
+    options += "--distillation 0.25 --warm-up 7"
     assert main(compress(dead, points, *options.split())) == 1
     penalty = passed.pop("regularizer")
     assert (
@@ -191,6 +191,7 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
         == gss.GSSStructure(1e-3, p=1, q=2, weights="macs", inputs=True).get_config()
     )
     assert passed.pop("target") == gss.ParamsBudget(0.25, inputs=True)
+    assert passed.pop("schedule").get_config() == gss.WarmUpFactor(7).get_config()
     np.testing.assert_array_equal(passed.pop("test")[1], np.load(points)["y_test"])
     assert passed == {
         "sizes": (50, 30),

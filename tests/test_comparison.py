@@ -19,7 +19,7 @@ from keras_gss.comparison import compare as running
 from keras_gss.comparison.methods import AT_FIRST, Task
 from keras_gss.comparison.protocol import Run
 from keras_gss.comparison.store import Store, read
-from keras_gss.compress.pipeline import _fingerprint
+from keras_gss.compress.described import fingerprint
 from keras_gss.regularizers.binding import Attachment
 from keras_gss_cli import main
 
@@ -101,8 +101,8 @@ def test_all_but_those_that_prune_at_initialisation_begin_alike(compared):
     starts = {(r["method"], r["seed"]): r["settings"]["model"] for r in of(found, role="final")}
     for seed in (1, 2):
         dense = gss.load_model(directory / f"dense-seed{seed}" / "trained.keras")
-        assert starts["l1", seed] == _fingerprint(dense)
-        assert starts["snip", seed] == _fingerprint(zoo.build("digits-mlp", seed))
+        assert starts["l1", seed] == fingerprint(dense)
+        assert starts["snip", seed] == fingerprint(zoo.build("digits-mlp", seed))
     assert len({r["settings"]["train"] for r in found.records}) == 1
 
 

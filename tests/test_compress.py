@@ -162,6 +162,16 @@ def test_the_penalty_acts_in_training_only(whole):
     assert "gss_penalty" not in strong.history[-1]
 
 
+def test_the_schedule_says_how_strong_the_penalty_is():
+    def from_the_second(epoch):
+        return float(epoch > 0)
+
+    late = run(schedule=from_the_second, pretrain_epochs=0, epochs=2, finetune_epochs=0)
+    first, second = (entry["gss_penalty"] for entry in late.history)
+    assert first == 0 < second
+    assert "from_the_second" in late.settings["schedule"]
+
+
 def test_accuracies_are_those_of_the_models():
     test = blobs(80, seed=2)
     result = run(test=test)
@@ -303,7 +313,10 @@ def with_dropout():
     return keras.Sequential([keras.Input((6,)), layers[0], keras.layers.Dropout(0.5), *layers[1:]])
 
 
-@pytest.mark.parametrize("changes", [{"model": with_dropout()}, {"augment": noisy}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": with_dropout()}, {"augment": noisy, "schedule": gss.WarmUpFactor(1, start=0.5)}],
+)
 def test_what_is_drawn_follows_from_the_seed(tmp_path, changes):
     def short(**more):
         return run(pretrain_epochs=0, epochs=2, finetune_epochs=1, **changes, **more)
@@ -345,6 +358,7 @@ def test_finished_directory_gives_the_result_again(tmp_path):
         ({"train": blobs(seed=9)}, "train="),
         ({"regularizer": gss.GSSStructure(2e-3, inputs=True)}, "regularizer="),
         ({"target": gss.StdThreshold(0.1)}, "target="),
+        ({"schedule": gss.WarmUpFactor(2)}, "schedule=None, and this one has schedule={'class_n"),
     ],
 )
 def test_directory_of_other_settings_is_refused(tmp_path_factory, change, named):
@@ -442,6 +456,8 @@ def test_labels_in_a_column_are_class_numbers():
     [
         ({"target": 0.1}, "`target` must be an AccuracyDrop or a threshold"),
         ({"granularity": "filter"}, "`granularity` must be one of"),
+        ({"schedule": 0.5}, "`schedule` must be a function of the epoch such as WarmUpFactor"),
+        ({"schedule": gss.WarmUpFactor(1), "regularizer": None}, "there is none: give a `regul"),
         ({"epochs": -1}, "`epochs` must be an integer >= 0"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"learning_rate": 0}, "`learning_rate` must be a finite number > 0"),

@@ -1,12 +1,10 @@
 """The main job in one call: train under a penalty, choose a threshold, finetune, slim."""
 
 import functools
-import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import keras
@@ -24,17 +22,17 @@ from keras_gss._keras import (
     Callback,
     check_model,
     copy_values,
-    leaf_layers,
     rebuild,
     regularizers_of,
-    to_numpy,
     without_wrappers,
 )
 from keras_gss._samples import checksum
 from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress.data import Augment, Data, check_augment, check_data, size_of
+from keras_gss.compress.described import described, fingerprint, named
 from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
+from keras_gss.compress.result import Result
 from keras_gss.compress.search import AccuracyDrop, settle
 from keras_gss.compress.state import RunDirectory
 from keras_gss.count import count
@@ -45,53 +43,11 @@ from keras_gss.regularizers import CrossLayerRegularizer
 from keras_gss.regularizers.binding import Attachment, detach
 from keras_gss.regularizers.declared import declared_part
 from keras_gss.regularizers.penalty import as_cross_layer
-from keras_gss.report import Report, compare
+from keras_gss.report import compare
+from keras_gss.schedules import Schedule
 from keras_gss.slimming import slim
 
 DWARFS = 10.0
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What `compress` made, and how it went.
-
-    Attributes:
-        model: the small model, an ordinary Keras model.
-        pruned: the finetuned model before slimming, its zeros fixed.
-        trained: the model after the training under the penalty, before the threshold.
-        report: the model given and the small one side by side.
-        threshold: the threshold applied.
-        search: one dict per ratio tried for an `AccuracyDrop`: ratio, accuracy, live_macs; for a
-            `Latency`, what was measured, see `Latency.search`.
-        history: one dict per epoch of every phase: phase, epoch, seconds, and the logs of `fit`.
-        accuracies: on the validation data: "start" (the model given, after the pretraining if
-            there was one), "trained", "dense" (the better of these two), "thresholded" and
-            "finetuned". With test data also "test_dense"; "test_last_epoch", the figure to rely
-            on; and "test_best_epoch", the highest of all finetuning epochs, which the paper
-            reports and which picks the epoch on the test data.
-        settings: what the run was asked for.
-    """
-
-    model: keras.Model
-    pruned: keras.Model
-    trained: keras.Model
-    report: Report
-    threshold: Any
-    search: tuple[dict[str, Any], ...]
-    history: tuple[dict[str, Any], ...]
-    accuracies: dict[str, float]
-    settings: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns everything but the models as plain values, for `json.dump`."""
-        return {
-            "settings": self.settings,
-            "threshold": repr(self.threshold),
-            "accuracies": self.accuracies,
-            "report": self.report.to_dict(),
-            "search": list(self.search),
-            "history": list(self.history),
-        }
 
 
 def compress(
@@ -101,6 +57,7 @@ def compress(
     *,
     target: Any,
     regularizer: keras.Regularizer | None = None,
+    schedule: Schedule | None = None,
     procedure: Procedure | None = None,
     granularity: Literal["element", "neuron"] = "neuron",
     inputs: Literal["keep", "narrow", "select"] = "keep",
@@ -141,6 +98,9 @@ def compress(
         target: an `AccuracyDrop`, or a threshold: `StdThreshold`, `AbsoluteThreshold`,
             `MacsBudget`, `ParamsBudget`, `Latency`.
         regularizer: a penalty, as for `attach`; None for those that the layers declare.
+        schedule: how strong the penalty is at each epoch under it, `WarmUpFactor(10)` for
+            instance: any function of the epoch, from 0, that returns a multiplier of the factor.
+            A directory knows a function of your own by its name.
         procedure: a method that is more than a penalty, such as `Spred(1e-5)`; a penalty may be
             given with it, if it says so, or not.
         granularity: "neuron" zeroes whole neurons, "element" single weights.
@@ -193,19 +153,17 @@ def compress(
     model = without_wrappers(model)
     regularizer = None if regularizer is None else as_cross_layer(regularizer)
     penalised = regularizer is not None or bool(_declared(model))
-    _check_procedure(procedure, penalised)
     train = check_data("train", train, model)
     validation = check_data("validation", validation, model)
     if not (isinstance(target, AccuracyDrop) or callable(getattr(target, "masks", None))):
         raise reject("target", "an AccuracyDrop or a threshold such as MacsBudget(0.3)", target)
     check_rounding(getattr(target, "round_to", 1), granularity)
     settings = {
-        "model": _fingerprint(model),
+        "model": fingerprint(model),
         "train": checksum(train),
         "validation": checksum(validation),
         "target": repr(target),
-        "regularizer": None if regularizer is None else keras.regularizers.serialize(regularizer),
-        "procedure": None if procedure is None else _described(procedure),
+        **described(regularizer, schedule, procedure, penalised),
         "granularity": check_choice("granularity", granularity, GRANULARITIES),
         "inputs": check_choice("inputs", inputs, ("keep", "narrow", "select")),
         "pretrain_epochs": check_integer("pretrain_epochs", pretrain_epochs),
@@ -215,7 +173,7 @@ def compress(
         "learning_rate": check_positive("learning_rate", learning_rate),
         "weight_decay": check_factor("weight_decay", weight_decay),
         "distillation": check_share("distillation", distillation),
-        "augment": _named(check_augment(augment, train)),
+        "augment": named(check_augment(augment, train)),
         "seed": check_integer("seed", seed),
         "test": test is not None,
     }
@@ -256,7 +214,8 @@ def compress(
         callbacks: list[Any] = []
         if penalised:
             _warn_if_dwarfed(_penalty_of(trained, regularizer), trainer.evaluate(start)["loss"])
-            callbacks = [GroupSparsity(regularizer, granularity=granularity), _WarnIfEmptied()]
+            penalty = GroupSparsity(regularizer, schedule, granularity=granularity)
+            callbacks = [penalty, _WarnIfEmptied()]
         trained = method.begin(trained)
         callbacks = [*method.callbacks(), *callbacks]
         training = phase("train", epochs, seed=(seed, 1))
@@ -346,29 +305,6 @@ def _without_penalties(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _check_procedure(procedure: Any, penalised: bool) -> None:
-    if procedure is None:
-        return
-    if not isinstance(procedure, Procedure):
-        raise TypeError(
-            f"`procedure` must be a Procedure such as Spred(1e-5), or None. Received: "
-            f"procedure={procedure!r}"
-        )
-    if penalised and not procedure.takes_penalty:
-        raise ValueError(
-            f"{procedure!r} brings a penalty of its own on weights that it replaces: it cannot be "
-            "given with a `regularizer`, or to a model whose layers declare one."
-        )
-
-
-def _named(function: Any) -> str | None:
-    return None if function is None else getattr(function, "__qualname__", type(function).__name__)
-
-
-def _described(procedure: Procedure) -> dict[str, Any]:
-    return {"class_name": type(procedure).__name__, "config": procedure.get_config()}
-
-
 def _declared(model: keras.Model) -> list[CrossLayerRegularizer]:
     parts = (declared_part(own) for _, own in regularizers_of(model))
     return [part for part in parts if part is not None]
@@ -387,15 +323,3 @@ def _warn_if_dwarfed(penalty: float, loss: float) -> None:
             f"{penalty / loss:.0f} times smaller.",
             stacklevel=3,
         )
-
-
-def _fingerprint(model: keras.Model) -> str:
-    """Returns a digest of a model's layers and weights, whatever the layers are called."""
-    digest = hashlib.sha256()
-    for _, layer in leaf_layers(model):
-        config = {key: value for key, value in layer.get_config().items() if key != "name"}
-        text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__name__)
-        digest.update(f"{type(layer).__name__} {text}".encode())
-        for variable in layer.weights:
-            digest.update(to_numpy(variable).tobytes())
-    return digest.hexdigest()[:16]
