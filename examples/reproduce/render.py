@@ -43,11 +43,13 @@ def render(results, readme=None):
         raise ValueError(
             f"{quick} lines in '{results}' are of smoke runs (quick), of which no table is made."
         )
-    sections = [INTRODUCTION, originals([line for each in lines.values() for line in each])]
+    whole = [line for name, each in lines.items() if name != "ablation" for line in each]
+    sections = [INTRODUCTION, originals(whole)]
     for name, title in settings.TITLES.items():
         content = ""
-        if name in settings.RIVALS:
-            content = table(lines[name]) + rivals(settings.RIVALS[name], panels)
+        if name in settings.RIVALS or name == "ablation":
+            content = table(lines[name])
+            content += rivals(settings.RIVALS[name], panels) if name in settings.RIVALS else ""
         elif figures.draw(name, lines[name], panels, results / f"{name}.png"):
             content = f"![{title}]({name}.png)\n"
         if content:

@@ -125,6 +125,8 @@ def train(verbose, run, directory):
     folder = directory / f"trained-{digest(run, TRAINED)}"
     start = directory / f"dense-{digest(run, DENSE)}" / "trained.keras"
     method = {"regularizer": penalty(run), "epochs": run.epochs // (1 + len(run.rounds))}
+    if run.warm_up:
+        method["schedule"] = gss.WarmUpFactor(run.warm_up)
     for cost in run.rounds:
         goal = dataclasses.replace(run, cost=cost)
         part = stage(run, beside(folder, f"{cost:g}"), verbose, start, goal, **method)
@@ -154,7 +156,8 @@ def finish(verbose, run, directory):
     start = directory / f"trained-{digest(run, TRAINED)}" / "trained.keras"
     folder = directory / f"final-{digest(run, FINAL)}"
     goal, thresholded = run, folder
-    if run.target != "figure1":  # which draws a whole kernel; small networks are faster to finetune
+    # Small networks are faster to finetune, but one draws a whole kernel, the other is a teacher.
+    if run.target != "figure1" and not run.distillation:
         thresholded = stage(run, beside(folder, "cut"), verbose, start, run)
         start = thresholded / "model.keras"
         goal = dataclasses.replace(run, ratio=1e-12)  # zeros stay zero
@@ -167,6 +170,7 @@ def finish(verbose, run, directory):
         **cut(goal, trained),
         epochs=0,
         finetune_epochs=run.finetune_epochs,
+        distillation=run.distillation,
     )
     before = json.loads((dense / "result.json").read_text())["accuracies"]
     accuracies = result.accuracies
