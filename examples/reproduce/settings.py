@@ -89,7 +89,6 @@ def _rows(target: str, common: dict[str, Any], rows: dict[str, dict[str, Any]]) 
 
 OURS: dict[str, Any] = {"dropout": 0.1, "weight_decay": 3e-4}
 NEURONS: dict[str, Any] = {"factor": 1e-6, **OURS, "granularity": "neuron"}
-LONGER: dict[str, Any] = {"finetune": (("weight_decay", 0.0),), "finetune_epochs": 100}
 SHIFTED: dict[str, Any] = {"shift": 2}
 # Chosen on held-out images, at 2,500 weights: larger shifts and weight decay are too much for them.
 FEW: dict[str, Any] = {"finetune": (("shift", 1), ("weight_decay", 0.0)), "finetune_epochs": 100}
@@ -104,8 +103,7 @@ TABLE2 = _rows(
     {**ELEMENT, "factor": 1e-5},
     {
         "GSS-element": {"cost": 3700},
-        "GSS-element, smaller": {"cost": 2500},
-        "GSS-element, smaller, longer": {"cost": 2500, **LONGER},
+        "GSS-element, smaller": {"cost": 2500, "factor": 2e-5},
         "GSS-element, ours": {"cost": 3700, **OURS},
         "DeepGSS121": {"cost": 3700, **DEEP, "factor": 1e-4, **OURS},
     },
@@ -329,7 +327,7 @@ TITLES = {
 }
 # The README's table: what is trained and cut, and the row beside that of the paper's recipe.
 SUMMARY = {
-    "table2": ("LeNet-300-100, Fashion-MNIST, single weights", "GSS-element, smaller, longer"),
+    "table2": ("LeNet-300-100, Fashion-MNIST, single weights", "GSS-element, smaller"),
     "table3": ("LeNet-5, MNIST, single weights", "GSS-element, ours, longer"),
     "table4": ("LeNet-300-100, Fashion-MNIST, neurons", "GSS-structure, ours, neurons"),
     "table5": ("LeNet-5, MNIST, neurons and channels", "GSS-structure, ours"),
