@@ -334,6 +334,13 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--budget", type=_integer(1), default=5, help="strengths that each method tries"
     )
+    search.add_argument(
+        "--beyond",
+        type=_integer(0),
+        default=0,
+        metavar="N",
+        help="up to N more, where the best one was the strongest or the weakest tried",
+    )
     search.add_argument("--search-seed", type=_integer(0), default=0, help="with which it does")
     search.add_argument(
         "--seeds", type=_integer(0), nargs="+", default=[1, 2, 3], help="of the final runs"

@@ -139,7 +139,15 @@ def compare(args: Namespace) -> None:
     else:
         if args.model is None or args.dataset is None:
             raise ValueError("--model and --dataset are needed, unless --table-only is given.")
-        names = ("validation", "granularity", "budget", "search_seed", "pretrain_epochs", "epochs")
+        names = (
+            "validation",
+            "granularity",
+            "budget",
+            "beyond",
+            "search_seed",
+            "pretrain_epochs",
+            "epochs",
+        )
         names += ("finetune_epochs", "batch_size", "learning_rate", "weight_decay")
         compared = gss.compare_methods(
             args.model,

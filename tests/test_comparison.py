@@ -151,6 +151,47 @@ def test_it_goes_on_where_it_was_and_takes_more(compared, monkeypatch, tmp_path)
     assert len(more.records) == 11
 
 
+@pytest.mark.parametrize(
+    ("best", "beyond", "tried", "chosen"),
+    [
+        (2.0, 0, [0.2812, 0.8891], 0.8891),
+        (2.0, 1, [0.2812, 0.8891, 2.812], 2.812),
+        (2.0, 9, [0.2812, 0.8891, 2.812, 8.892], 2.812),
+        (0.07, 9, [0.02812, 0.08892, 0.2812, 0.8891], 0.08892),
+        (1e9, 2, [0.2812, 0.8891, 2.812, 8.892], 0.2812),  # all alike: the stronger side
+    ],
+)
+def test_a_search_goes_on_beyond_its_ends(
+    compared, monkeypatch, tmp_path, best, beyond, tried, chosen
+):
+    def record(same, run, directory):
+        distance = abs(np.log(run.strength / best)) if run.strength else 0.0
+        validation = 0.1 if distance > 9 else 0.9 - distance / 100
+        (like, *_) = of(compared[1], role=run.role)
+        made = {**like, **asdict(run), "validation": validation}
+        return {**made, "protocol": asdict(same)}
+
+    monkeypatch.setattr(running, "execute", record)
+    monkeypatch.setattr(running, "pretrain", lambda *arguments: None)
+    found = compare(tmp_path, beyond=beyond)
+    searched = [r["strength"] for r in of(found, role="search")]
+    assert sorted(searched) == pytest.approx(tried, rel=1e-3)
+    final = {r["strength"] for r in of(found, role="final", method="l1")}
+    assert final == {min(final)} and min(final) == pytest.approx(chosen, rel=1e-3)
+    assert compare(tmp_path, beyond=beyond).records == found.records
+    told = f"2 strengths{f' (and up to {beyond} more' if beyond else ' tried'}"
+    assert told in found.table()
+
+
+def test_records_from_before_a_setting_was_there_are_gone_on_from(compared, tmp_path):
+    line = json.loads((compared[0] / "results.jsonl").read_text().splitlines()[0])
+    del line["protocol"]["beyond"]
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n")
+    assert len(Store(tmp_path, Protocol(**line["protocol"])).records) == 1
+    with pytest.raises(ValueError, match="holds runs with beyond=0, and these are with beyond=2"):
+        Store(tmp_path, Protocol(**{**line["protocol"], "beyond": 2}))
+
+
 def test_the_table_ranks_by_the_last_epoch_and_sets_the_best_bold(compared):
     table = compared[1].table()
     assert "### digits-mlp on digits, at most 0.3 of the live MACs" in table
@@ -329,6 +370,8 @@ def test_the_command_passes_on_what_it_is_told(monkeypatch, capsys, compared, tm
         "0.2",
         "--budget",
         "7",
+        "--beyond",
+        "3",
         "--seeds",
         "4",
         "5",
@@ -351,6 +394,7 @@ def test_the_command_passes_on_what_it_is_told(monkeypatch, capsys, compared, tm
         "validation": 0.1,
         "granularity": "neuron",
         "budget": 7,
+        "beyond": 3,
         "search_seed": 0,
         "pretrain_epochs": 30,
         "epochs": 30,

@@ -13,11 +13,11 @@ import keras
 
 from keras_gss._checks import check_fraction, check_integer, reject
 from keras_gss.comparison.methods import METHODS
-from keras_gss.comparison.protocol import Protocol, Run, execute, pretrain
+from keras_gss.comparison.protocol import Protocol, Run, execute, further, pretrain
 from keras_gss.comparison.store import RESULTS, Store, read
 from keras_gss.comparison.table import Comparison
 
-QUICK = {"budget": 2, "pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1}
+QUICK = {"budget": 2, "beyond": 0, "pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1}
 
 
 def compare_methods(
@@ -39,9 +39,9 @@ def compare_methods(
 
     Every method begins with the same pretrained weights (one that prunes at initialisation, with
     the same initial ones, and trains as long in all), tries the same number of strengths with one
-    seed, judged on the validation data, and then runs with the strength found and every other
-    seed. All are cut to the same cost, finetuned, made smaller and counted alike. The test data
-    are read by these last runs only.
+    seed, or goes on by the same rule (`beyond`), judged on the validation data, and then runs with
+    the strength found and every other seed. All are cut to the same cost, finetuned, made smaller
+    and counted alike. The test data are read by these last runs only.
 
     Started again with the same arguments, it goes on where it was killed; more methods, targets
     and seeds may be asked of a directory at any time.
@@ -87,16 +87,20 @@ def compare_methods(
     directory = Path(directory)
     store = Store(directory, same)
 
-    def searches(name: str, target: float) -> list[Run]:
-        strengths = same.strengths(METHODS[name])
-        return [Run(name, target, each, same.search_seed, "search") for each in strengths]
-
     pairs = [(name, target) for target in targets for name in names]
+    tried = {(name, target): same.strengths(METHODS[name]) for name, target in pairs}
     with workers(jobs, same, directory) as submit:
-        tried = [run for pair in pairs for run in searches(*pair) if len(searches(*pair)) > 1]
-        _pretrain(submit, [same.search_seed] if tried else [])
-        _finish(store, submit, tried, command, verbose)
-        chosen = {pair: _best(store, searches(*pair)) for pair in pairs}
+        searched = [pair for pair in pairs if len(tried[pair]) > 1]
+        _pretrain(submit, [same.search_seed] if searched else [])
+        for extension in range(same.beyond + 1):
+            for pair in searched if extension else ():
+                tried[pair] += _beyond(tried[pair], _validated(store, same, pair, tried[pair]))
+            runs = [_search(same, pair, each) for pair in searched for each in tried[pair]]
+            _finish(store, submit, runs, command, verbose)
+        chosen = {
+            pair: _best(strengths, _validated(store, same, pair, strengths))
+            for pair, strengths in tried.items()
+        }
         _pretrain(submit, seeds)
         final = [
             Run(name, target, chosen[name, target], seed, "final")
@@ -227,13 +231,36 @@ def _said(record: dict[str, Any]) -> str:
     return f"{figures}  {record['seconds']:.0f} s"
 
 
-def _best(store: Store, runs: Sequence[Run]) -> float | None:
-    """Returns the strength of the highest validation accuracy, the smaller one of equals."""
-    if len(runs) == 1:
-        return runs[0].strength
-    records = [store.of(run) or {} for run in runs]
-    best = max(runs, key=lambda run: records[runs.index(run)].get("validation", -1.0))
-    return best.strength
+Pair = tuple[str, float]
+Strengths = list[Any]  # of floats, or of None alone
+
+
+def _search(same: Protocol, pair: Pair, strength: float | None) -> Run:
+    return Run(*pair, strength, same.search_seed, "search")
+
+
+def _validated(store: Store, same: Protocol, pair: Pair, strengths: Strengths) -> dict[Any, float]:
+    """Returns the validation accuracy of each strength, -1 of a run that failed or is not due."""
+    records = {each: store.of(_search(same, pair, each)) or {} for each in strengths}
+    return {each: record.get("validation", -1.0) for each, record in records.items()}
+
+
+def _best(strengths: Strengths, accuracies: dict[Any, float]) -> float | None:
+    """Returns the strength of the highest accuracy, the smaller one of equals."""
+    return max(strengths if len(strengths) == 1 else sorted(strengths), key=accuracies.__getitem__)
+
+
+def _beyond(strengths: Strengths, accuracies: dict[Any, float]) -> Strengths:
+    """Returns what to try next if the best strength is the strongest or the weakest one.
+
+    Where both are, as if every network were destroyed, the stronger side is tried: what is cut
+    far survives when little was left to cut.
+    """
+    weakest, strongest = min(strengths), max(strengths)
+    best = max(accuracies.values())
+    if accuracies[strongest] == best:
+        return [further(strongest, 1)]
+    return [further(weakest, -1)] if accuracies[weakest] == best else []
 
 
 def load_comparison(directory: str | os.PathLike) -> Comparison:

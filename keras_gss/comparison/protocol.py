@@ -47,6 +47,8 @@ class Protocol:
         granularity: what thresholds zero, "neuron" or "element".
         inputs: whether input features are dealt with like neurons.
         budget: integer >= 1, the number of strengths that each method may try.
+        beyond: integer >= 0, how many more a method may try, each half a decade further, as long
+            as its best one is the strongest or the weakest that it tried.
         search_seed: the seed with which they are tried.
         pretrain_epochs: epochs before the methods begin, by each seed once.
         epochs: epochs under the penalty or procedure.
@@ -65,6 +67,7 @@ class Protocol:
     granularity: str = "neuron"
     inputs: bool = False
     budget: int = 5
+    beyond: int = 0
     search_seed: int = 0
     pretrain_epochs: int = 30
     epochs: int = 30
@@ -87,7 +90,7 @@ class Protocol:
             check_flag(name, getattr(self, name))
         for name in ("budget", "batch_size"):
             check_integer(name, getattr(self, name), minimum=1)
-        for name in ("search_seed", "pretrain_epochs", "epochs", "finetune_epochs"):
+        for name in ("beyond", "search_seed", "pretrain_epochs", "epochs", "finetune_epochs"):
             check_integer(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
         check_factor("weight_decay", self.weight_decay)
@@ -110,8 +113,12 @@ class Protocol:
         if method.strength is None:
             return [None]
         middle = (self.budget - 1) / 2
-        steps = [(k - middle) / 2 for k in range(self.budget)]
-        return [float(f"{method.strength * 10**step:.4g}") for step in steps]
+        return [further(method.strength, k - middle) for k in range(self.budget)]
+
+
+def further(strength: float, steps: float) -> float:
+    """Returns a strength so many steps of half a decade away."""
+    return float(f"{strength * 10 ** (steps / 2):.4g}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ class Store:
         asked = asdict(protocol)
         for record in self.records[:1]:
             found = record["protocol"]
-            names = [name for name in asked if found.get(name) != asked[name]]
+            usual = {field.name: field.default for field in fields(protocol)}
+            found = {**usual, **found}  # older records lack what was added since
+            names = [name for name in asked if found[name] != asked[name]]
             if names:
-                then = ", ".join(f"{name}={found.get(name)!r}" for name in names)
+                then = ", ".join(f"{name}={found[name]!r}" for name in names)
                 now = ", ".join(f"{name}={asked[name]!r}" for name in names)
                 raise ValueError(
                     f"`directory` '{directory}' holds runs with {then}, and these are with {now}. "

@@ -125,7 +125,7 @@ class Comparison:
             f"at most {target:.4g} of the {unit}\n\n"
             f"{_schedule(protocol)} (pretraining, method, finetuning), granularity "
             f"{protocol['granularity']}, input features "
-            f"{'compared too' if protocol['inputs'] else 'kept'}; {protocol['budget']} strengths "
+            f"{'compared too' if protocol['inputs'] else 'kept'}; {_searched(protocol)} "
             f"tried with seed {protocol['search_seed']}, chosen on the validation data. Dense: "
             f"{whole} MACs, {mean_and_spread(dense)} before the cut.\n"
         )
@@ -171,6 +171,12 @@ def _row(method: str, records: Sequence[Record], protocol: Record) -> dict[str, 
 
 def _cost(record: Record, unit: str) -> float:
     return record["live_macs"] if unit == "macs" else record["nonzero_parameters"]
+
+
+def _searched(protocol: Record) -> str:
+    beyond = protocol.get("beyond")
+    more = f" (and up to {beyond} more beyond the strongest or weakest one)" if beyond else ""
+    return f"{protocol['budget']} strengths{more}"
 
 
 def _schedule(protocol: Record) -> str:
