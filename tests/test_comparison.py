@@ -1,9 +1,11 @@
 """Comparisons: the same protocol for every method, what is written, and the table made of it."""
 
+import dataclasses
 import functools
 import json
 import multiprocessing
 import re
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,12 +21,14 @@ from keras_gss.comparison import compare as running
 from keras_gss.comparison.methods import AT_FIRST, Task
 from keras_gss.comparison.protocol import Run
 from keras_gss.comparison.store import Store, read
-from keras_gss.compress.described import fingerprint
+from keras_gss.compress.described import described, fingerprint
+from keras_gss.compress.phases import DivergedError
 from keras_gss.regularizers.binding import Attachment
 from keras_gss_cli import main
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("comparison")  # one process makes what all of them read
+FAST = {"jit_compile": False, "steps_per_execution": 1}  # XLA takes longer than these runs
 TINY = {"pretrain_epochs": 2, "epochs": 2, "finetune_epochs": 1, "learning_rate": 5e-3}
 PROTOCOL = Protocol(model="digits-mlp", dataset="digits", budget=3, **TINY)
 
@@ -45,9 +49,8 @@ def compare(directory, **changes):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     directory = tmp_path_factory.mktemp("compared")
-    with pytest.MonkeyPatch.context() as patch:  # XLA takes longer than these runs
-        fast = {"jit_compile": False, "steps_per_execution": 1}
-        patch.setattr(protocol, "compress", functools.partial(gss.compress, **fast))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "compress", functools.partial(gss.compress, **FAST))
         return directory, compare(directory, command="typed")
 
 
@@ -124,7 +127,78 @@ def test_records_say_what_made_them(compared):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*\+00:00", record["date"])
     assert record["settings"]["regularizer"]["registered_name"] == "keras_gss>EachKernel"
     assert record["protocol"]["model"] == "digits-mlp" and record["quick"] is False
-    assert not list((directory / "running").iterdir())
+    assert not list((directory / "running").iterdir()) and not (directory / "trained").exists()
+
+
+def test_one_training_serves_every_target(compared, monkeypatch, tmp_path):
+    directory, _ = compared
+    shutil.copytree(directory / "dense-seed1", tmp_path / "dense-seed1")
+    trained = []
+
+    def train(same, run, directory):
+        trained.append(run.training)
+        return protocol.train(same, run, directory)
+
+    monkeypatch.setattr(running, "train", train)
+    monkeypatch.setattr(protocol, "compress", functools.partial(gss.compress, **FAST))
+    more = {"methods": ["l1", "l1-trim", "magnitude"], "target_macs": [0.3, 0.2]}
+    again = compare(tmp_path, budget=1, seeds=[1], **more)
+    assert trained == ["l1-0.5-seed1", "l1-trim-0.3-0.5-seed1", "l1-trim-0.2-0.5-seed1"]
+    (record,) = of(again, method="l1", target=0.3)
+    assert record["test_last"] == alone("l1", 0.3, AT_FIRST, seed=1, directory=directory)
+
+
+def alone(name, target, strength, seed, directory):
+    """Returns what a run gives if one call trains, cuts and finetunes."""
+    data = datasets.load("digits", PROTOCOL.validation)
+    dense = gss.load_model(directory / f"dense-seed{seed}" / "trained.keras")
+    task = Task(
+        model=dense,
+        train=data.train,
+        budget=gss.MacsBudget,
+        fraction=target,
+        granularity="neuron",
+        inputs=False,
+        epochs=2,
+        seed=seed,
+    )
+    recipe = METHODS[name].build(task, strength)
+    schedule = {"epochs": 2, "finetune_epochs": 1, "learning_rate": 5e-3, "seed": seed}
+    how = {"regularizer": recipe.regularizer, "test": data.test, "verbose": False, **FAST}
+    result = gss.compress(
+        dense, data.train, data.validation, target=recipe.target, timed=False, **schedule, **how
+    )
+    return result.accuracies["test_last_epoch"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_say_whether_their_training_depends_on_the_target(task, name):
+    method = METHODS[name]
+    wide, narrow = (
+        method.build(dataclasses.replace(task, fraction=fraction), method.strength)
+        for fraction in (0.5, 0.2)
+    )
+    told = [described(r.regularizer, None, r.procedure, False) for r in (wide, narrow)]
+    if wide.regularizer is None and wide.procedure is None:
+        assert method.training == "none"
+    else:
+        assert method.training == ("shared" if told[0] == told[1] else "aimed")
+
+
+def test_a_training_that_diverged_is_told_in_the_records_and_not_begun_again(
+    compared, monkeypatch, tmp_path
+):
+    begun = []
+
+    def diverge(*data, epochs, **settings):
+        begun.append(epochs)
+        raise DivergedError("the loss is nan")
+
+    shutil.copytree(compared[0] / "dense-seed1", tmp_path / "dense-seed1")
+    monkeypatch.setattr(protocol, "compress", diverge)
+    found = compare(tmp_path, methods=["l1"], seeds=[1], budget=1, target_macs=[0.3, 0.2])
+    assert [record["error"] for record in found.records] == ["the loss is nan"] * 2
+    assert begun == [2]
 
 
 def test_it_goes_on_where_it_was_and_takes_more(compared, monkeypatch, tmp_path):
@@ -136,7 +210,8 @@ def test_it_goes_on_where_it_was_and_takes_more(compared, monkeypatch, tmp_path)
         return {**found.records[-1], **asdict(run)}
 
     monkeypatch.setattr(running, "execute", record)
-    monkeypatch.setattr(running, "pretrain", lambda *arguments: None)
+    for stage in ("pretrain", "train"):
+        monkeypatch.setattr(running, stage, lambda *arguments: None)
     again = compare(directory)
     assert not executed and again.records == found.records
     lines = (directory / "results.jsonl").read_bytes().splitlines(keepends=True)
@@ -172,7 +247,8 @@ def test_a_search_goes_on_beyond_its_ends(
         return {**made, "protocol": asdict(same)}
 
     monkeypatch.setattr(running, "execute", record)
-    monkeypatch.setattr(running, "pretrain", lambda *arguments: None)
+    for stage in ("pretrain", "train"):
+        monkeypatch.setattr(running, stage, lambda *arguments: None)
     found = compare(tmp_path, beyond=beyond)
     searched = [r["strength"] for r in of(found, role="search")]
     assert sorted(searched) == pytest.approx(tried, rel=1e-3)

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,7 +14,7 @@ import keras
 
 from keras_gss._checks import check_fraction, check_integer, reject
 from keras_gss.comparison.methods import METHODS
-from keras_gss.comparison.protocol import Protocol, Run, execute, further, pretrain
+from keras_gss.comparison.protocol import TRAINED, Protocol, Run, execute, further, pretrain, train
 from keras_gss.comparison.store import RESULTS, Store, read
 from keras_gss.comparison.table import Comparison
 
@@ -41,7 +42,8 @@ def compare_methods(
     the same initial ones, and trains as long in all), tries the same number of strengths with one
     seed, or goes on by the same rule (`beyond`), judged on the validation data, and then runs with
     the strength found and every other seed. All are cut to the same cost, finetuned, made smaller
-    and counted alike. The test data are read by these last runs only.
+    and counted alike. The test data are read by these last runs only. Several targets share the
+    training under a penalty, which does not depend on them (`Method.training` says where it does).
 
     Started again with the same arguments, it goes on where it was killed; more methods, targets
     and seeds may be asked of a directory at any time.
@@ -217,11 +219,16 @@ def _pretrain(submit: Submit, seeds: Sequence[int]) -> None:
 def _finish(store: Store, submit: Submit, runs: Sequence[Run], command: str, verbose: bool) -> None:
     waiting = [run for run in runs if store.of(run) is None]
     done = len(runs) - len(waiting)
+    training = {run.training: run for run in waiting if METHODS[run.method].training != "none"}
+    for trained, (run, _) in enumerate(submit(train, list(training.values())), 1):
+        if verbose:
+            print(f"trained {trained}/{len(training)}  {run.training}", flush=True)
     for run, record in submit(execute, waiting):
         store.add({**record, "command": command})
         done += 1
         if verbose:
             print(f"{done}/{len(runs)}  {run.name}  {_said(record)}", flush=True)
+    shutil.rmtree(store.path.parent / TRAINED, ignore_errors=True)
 
 
 def _said(record: dict[str, Any]) -> str:

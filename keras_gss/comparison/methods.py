@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -32,6 +32,7 @@ from keras_gss.regularizers.named import PENALTIES, named_penalty
 # What a penalty amounts to when training under it begins, in units of the loss, if not searched
 # for: at 0.5 GSSStructure's factor is 2e-6 on LeNet-300-100, where the paper has it.
 AT_FIRST = 0.5
+Granularity = Literal["neuron", "element"]
 PFP_SAMPLES = 256
 SNIP_SAMPLES = 100
 
@@ -55,7 +56,7 @@ class Task:
     train: tuple[Any, np.ndarray]
     budget: type[Budget]
     fraction: float
-    granularity: str
+    granularity: Granularity
     inputs: bool
     epochs: int
     seed: int
@@ -98,6 +99,8 @@ class Method:
             None).
         strength: the default: of a penalty, what it amounts to when training under it begins; of a
             procedure, the argument its authors set; None if there is none.
+        training: "none" if it only ranks what is there; "shared" if one training serves whatever
+            is to remain; "aimed" if the training depends on that.
         scratch: whether it prunes an untrained model, to be trained as long as the others in all.
         granularity: the only one that it knows; None if it knows both.
     """
@@ -106,8 +109,9 @@ class Method:
     source: str
     build: Callable[[Task, float], Recipe]
     strength: float | None = None
+    training: Literal["none", "shared", "aimed"] = "shared"
     scratch: bool = False
-    granularity: str | None = None
+    granularity: Granularity | None = None
 
 
 def _scaled(task: Task, strength: float, make: Callable[[float], Any]) -> float:
@@ -116,15 +120,18 @@ def _scaled(task: Task, strength: float, make: Callable[[float], Any]) -> float:
 
 
 def _penalty(name: str, source: str) -> Method:
+    aimed = name.endswith("trim")
+
     def build(task: Task, strength: float) -> Recipe:
-        free = task.kept() if name.endswith("trim") else 0.0
+        free = task.kept() if aimed else 0.0
 
         def make(factor: float) -> keras.Regularizer:
             return named_penalty(name, factor, task.inputs, free)
 
         return Recipe(task.target(), regularizer=make(_scaled(task, strength, make)))
 
-    return Method(name, source, build, strength=AT_FIRST)
+    training: Any = "aimed" if aimed else "shared"
+    return Method(name, source, build, strength=AT_FIRST, training=training)
 
 
 def _spred(task: Task, strength: float) -> Recipe:
@@ -199,25 +206,37 @@ _SOURCES = {
 _METHODS = (
     *(_penalty(name, _SOURCES[name.removeprefix("cross-")]) for name in PENALTIES),
     Method("spred", "Ziyin & Wang 2023", _spred, strength=AT_FIRST),
-    Method("admm", "Zhang et al. 2018", _admm, strength=1e-4),
+    Method("admm", "Zhang et al. 2018", _admm, strength=1e-4, training="aimed"),
     Method("group-greg", "Wang et al. 2021", _greg, strength=5e-4),
     Method("group-pruner", "Fang et al. 2023", _group_pruner, strength=5e-4),
-    Method("bayes-l1trim", "Yun et al. 2019", _bayes, strength=AT_FIRST),
-    Method("softnet", "He et al. 2018", _softnet),
+    Method("bayes-l1trim", "Yun et al. 2019", _bayes, strength=AT_FIRST, training="aimed"),
+    Method("softnet", "He et al. 2018", _softnet, training="aimed"),
     Method(
         "snip",
         "Lee et al. 2019",
         _ranking(lambda task: SNIP(*task.batch(SNIP_SAMPLES))),
+        training="none",
         scratch=True,
     ),
     Method(
         "pfpnet",
         "Liebenwein et al. 2020",
         _ranking(lambda task: PFP(task.batch(PFP_SAMPLES)[0])),
+        training="none",
         granularity="neuron",
     ),
-    Method("magnitude", "Han et al. 2015", _ranking(lambda task: MagnitudeThreshold())),
-    Method("gradual-magnitude", "Zhu & Gupta 2017", _gradual),
-    Method("random", "a yardstick", _ranking(lambda task: RandomThreshold(seed=task.seed))),
+    Method(
+        "magnitude",
+        "Han et al. 2015",
+        _ranking(lambda task: MagnitudeThreshold()),
+        training="none",
+    ),
+    Method("gradual-magnitude", "Zhu & Gupta 2017", _gradual, training="aimed"),
+    Method(
+        "random",
+        "a yardstick",
+        _ranking(lambda task: RandomThreshold(seed=task.seed)),
+        training="none",
+    ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

@@ -2,6 +2,8 @@
 
 import datetime
 import functools
+import json
+import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -23,15 +25,16 @@ from keras_gss._checks import (
     is_real,
     reject,
 )
-from keras_gss.comparison.methods import METHODS, Method, Task
-from keras_gss.compress import Result, compress
-from keras_gss.compress.phases import DivergedError
+from keras_gss.comparison.methods import METHODS, Granularity, Method, Task
+from keras_gss.compress import compress
+from keras_gss.compress.phases import DivergedError, evaluate
 from keras_gss.count import count
 from keras_gss.loading import load_model
 from keras_gss.pruning import MacsBudget, ParamsBudget, StdThreshold
 from keras_gss.pruning.budgets import Budget, BudgetError
 from keras_gss.pruning.thresholds import GRANULARITIES
 
+TRAINED = "trained"  # the folder of the models before the threshold, while they are of use
 UNITS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
 
 
@@ -64,7 +67,7 @@ class Protocol:
     dataset: str
     validation: float = 0.1
     unit: str = "macs"
-    granularity: str = "neuron"
+    granularity: Granularity = "neuron"
     inputs: bool = False
     budget: int = 5
     beyond: int = 0
@@ -142,8 +145,18 @@ class Run:
     @property
     def name(self) -> str:
         """A name for files."""
+        return f"{self.method}-{self.target:g}{self._which}-{self.role}"
+
+    @property
+    def training(self) -> str:
+        """A name for files of the training that it cuts, shared with other targets if it can be."""
+        aim = f"-{self.target:g}" if METHODS[self.method].training == "aimed" else ""
+        return f"{self.method}{aim}{self._which}"
+
+    @property
+    def _which(self) -> str:
         strength = "" if self.strength is None else f"-{self.strength:g}"
-        return f"{self.method}-{self.target:g}{strength}-seed{self.seed}-{self.role}"
+        return f"{strength}-seed{self.seed}"
 
 
 def pretrain(protocol: Protocol, seed: int, directory: Path) -> Path:
@@ -165,87 +178,139 @@ def pretrain(protocol: Protocol, seed: int, directory: Path) -> Path:
     return trained
 
 
+def train(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
+    """Trains by the method of a run, from where it was killed if it was, unless that is done.
+
+    Returns:
+        What `Result.to_dict` gives, or an "error". The model lies beside it, see `_trained`.
+    """
+    told, weights = (_trained(directory, run, suffix) for suffix in ("json", "keras"))
+    if told.exists():
+        return json.loads(told.read_text())
+    data = _dataset(protocol.dataset, protocol.validation)
+    method, task = METHODS[run.method], _task(protocol, run, directory)
+    state = _running(directory, run.training)
+    try:
+        recipe = method.build(task, run.strength)
+        compress(
+            task.model,
+            data.train,
+            data.validation,
+            target=StdThreshold(0.0),
+            regularizer=recipe.regularizer,
+            procedure=recipe.procedure,
+            granularity=task.granularity,
+            epochs=protocol.epochs,
+            finetune_epochs=0,
+            directory=state,
+            **_common(protocol, run.seed),
+        )
+        weights.parent.mkdir(exist_ok=True)
+        os.replace(state / "trained.keras", weights)
+        os.replace(state / "result.json", told)
+    except (BudgetError, DivergedError) as error:
+        told.parent.mkdir(exist_ok=True)
+        told.write_text(json.dumps({"error": " ".join(str(error).split())}))
+    shutil.rmtree(state, ignore_errors=True)
+    return json.loads(told.read_text())
+
+
 def execute(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
-    """Executes one run, from where it was killed if it was, and returns its record.
+    """Cuts and finetunes what `train` has trained, and returns the record of a run.
 
     A method that cannot meet the target, or whose loss is no longer finite, has a record too, with
     an "error" instead of figures.
     """
-    method = METHODS[run.method]
-    data = _dataset(protocol.dataset, protocol.validation)
     record: dict[str, Any] = {
         **asdict(run),
         **{"quick": protocol.quick, "schedule": protocol.schedule, "protocol": asdict(protocol)},
         "versions": versions(),
         "backend": keras.backend.backend(),
     }
-    start = _initial(protocol, run.seed)
-    if not method.scratch:
-        start = load_model(directory / f"dense-seed{run.seed}" / "trained.keras")
-    granularity: Any = method.granularity or protocol.granularity
-    task = Task(
-        model=start,
-        train=data.train,
-        budget=UNITS[protocol.unit],
-        fraction=run.target,
-        granularity=granularity,
-        inputs=protocol.inputs,
-        epochs=protocol.epochs,
-        seed=run.seed,
-    )
-    state = directory / "running" / run.name
     try:
-        recipe = method.build(task, run.strength)
-        epochs, finetune_epochs = _epochs(protocol, method, recipe)
-        result = compress(
-            start,
-            data.train,
-            data.validation,
-            target=recipe.target,
-            regularizer=recipe.regularizer,
-            procedure=recipe.procedure,
-            granularity=granularity,
-            epochs=epochs,
-            finetune_epochs=finetune_epochs,
-            test=data.test if run.role == "final" else None,
-            directory=state,
-            **_common(protocol, run.seed),
-        )
-        record.update(_figures(result))
+        record.update(_cut(protocol, run, directory))
     except (BudgetError, DivergedError) as error:
         record["error"] = " ".join(str(error).split())
-    shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(_running(directory, run.name), ignore_errors=True)
     record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return record
 
 
-def _epochs(protocol: Protocol, method: Method, recipe: Any) -> tuple[int, int]:
-    """Returns the epochs of the second and third phase: the same sum for every method."""
-    acts = recipe.regularizer is not None or recipe.procedure is not None
-    epochs = protocol.epochs if acts else 0
-    before = 0 if method.scratch else protocol.pretrain_epochs
+def _cut(protocol: Protocol, run: Run, directory: Path) -> dict[str, Any]:
+    """Returns the figures of a run, or the error of its training."""
+    data = _dataset(protocol.dataset, protocol.validation)
+    method, task = METHODS[run.method], _task(protocol, run, directory)
+    target = method.build(task, run.strength).target
+    model = dense = task.model
+    before: dict[str, Any] = {"settings": {}, "history": []}
+    epochs = 0 if method.scratch else protocol.pretrain_epochs
+    if method.training != "none":
+        before = train(protocol, run, directory)
+        if "error" in before:
+            return before
+        model = load_model(_trained(directory, run, "keras"))
+        if before["accuracies"]["trained"] >= before["accuracies"]["start"]:
+            dense = model
+        epochs += protocol.epochs
     total = protocol.pretrain_epochs + protocol.epochs + protocol.finetune_epochs
-    return epochs, total - before - epochs
-
-
-def _figures(result: Result) -> dict[str, Any]:
-    counted = count(result.pruned)
-    accuracies = result.accuracies
+    result = compress(
+        model,
+        data.train,
+        data.validation,
+        target=target.resolve(model, task.granularity, task.model),
+        granularity=task.granularity,
+        epochs=0,
+        finetune_epochs=total - epochs,  # the same sum for every method
+        test=data.test if run.role == "final" else None,
+        directory=_running(directory, run.name),
+        **_common(protocol, run.seed),
+    )
+    counted, accuracies = count(result.pruned), result.accuracies
+    of_the_cut = {"finetune_epochs": total - epochs, "test": run.role == "final"}
+    history = [*before["history"], *result.history]
     return {
         "validation": accuracies["finetuned"],
-        "validation_dense": accuracies["dense"],
-        "test_dense": accuracies.get("test_dense"),
+        "validation_dense": before.get("accuracies", accuracies)["dense"],
+        "test_dense": _accuracy(dense, data.test()) if run.role == "final" else None,
         "test_last": accuracies.get("test_last_epoch"),
         "test_best": accuracies.get("test_best_epoch"),
         "live_macs": counted.live_macs,
-        "dense_macs": result.report.live_macs[0],
+        "dense_macs": count(task.model).live_macs,
         "nonzero_parameters": counted.nonzero_parameters,
         "parameters": result.report.parameters[1],
         "structure": "-".join(str(left) for _, left in counted.structure.values()),
         "threshold": repr(result.threshold),
-        "settings": result.settings,
-        "seconds": round(sum(entry["seconds"] for entry in result.history), 1),
+        "settings": {**result.settings, **before["settings"], **of_the_cut, "target": repr(target)},
+        "seconds": round(sum(entry["seconds"] for entry in history), 1),
     }
+
+
+def _accuracy(model: keras.Model, data: datasets.Arrays) -> float:
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return evaluate(model, data)["accuracy"]
+
+
+def _running(directory: Path, name: str) -> Path:
+    return directory / "running" / name
+
+
+def _trained(directory: Path, run: Run, suffix: str) -> Path:
+    return directory / TRAINED / f"{run.training}.{suffix}"
+
+
+def _task(protocol: Protocol, run: Run, directory: Path) -> Task:
+    method = METHODS[run.method]
+    dense = directory / f"dense-seed{run.seed}" / "trained.keras"
+    return Task(
+        model=_initial(protocol, run.seed) if method.scratch else load_model(dense),
+        train=_dataset(protocol.dataset, protocol.validation).train,
+        budget=UNITS[protocol.unit],
+        fraction=run.target,
+        granularity=method.granularity or protocol.granularity,
+        inputs=protocol.inputs,
+        epochs=protocol.epochs,
+        seed=run.seed,
+    )
 
 
 def _common(protocol: Protocol, seed: int) -> dict[str, Any]:
