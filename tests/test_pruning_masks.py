@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_gss.pruning import FixedZeros, KeepZeros
-from keras_gss.pruning.masks import fixed_zeros
+from keras_gss.pruning.masks import Mask, fixed_zeros
 
 MASK = np.array([[True, False, True], [False, True, True], [True, True, False], [False] * 3])
 DATA = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
@@ -48,6 +48,24 @@ def largest_masked(model):
     ]
     assert len(found) == 3
     return max(values.max() for values in found)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (0, 3), (4, 3), (1, 4), (3, 3, 4, 5), (2, 3, 4)])
+def test_masks_are_kept_as_small_as_they_can_be(shape):
+    rng = np.random.default_rng(len(shape))
+    for share in (0.0, 0.3, 0.7, 1.0):
+        any_mask = rng.random(shape) < share
+        vectors = [rng.random(size) < share for size in shape]
+        product = np.ones((), bool)
+        for vector in vectors:
+            product = np.multiply.outer(product, vector)
+        for array in (any_mask, product, product | any_mask):
+            mask = Mask.of(array)
+            assert mask.shape == shape and mask.array.dtype == bool
+            np.testing.assert_array_equal(mask.array, array)
+        assert bool(Mask.of(product).vectors) == (len(shape) > 1)
+        held = FixedZeros(Mask.of(product), FixedZeros(any_mask)).mask
+        np.testing.assert_array_equal(held, product & any_mask)
 
 
 class RecordZeros(keras.callbacks.Callback):

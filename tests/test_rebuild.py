@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_gss as gss
+from keras_gss._keras.library import assign
 from keras_gss.graph.registry import _RULES
 
 
@@ -210,3 +211,21 @@ def test_constants_that_a_layer_draws_are_drawn_again():
     x = np.ones((3, 4), "float32")
     pruned = gss.prune(model, gss.AbsoluteThreshold(0.0))
     np.testing.assert_array_equal(pruned(x), model(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "shape", [(3, 3), (1100, 301), (1, 1, 1500, 201), (400_003,), (2, 250_001)]
+)
+def test_large_values_are_assigned_in_pieces_to_one_variable_alone(shape, dtype):
+    value = np.random.default_rng(0).normal(size=shape).astype("float32")
+    variable = keras.Variable(np.zeros(shape, "float32"), dtype=dtype)
+    other = keras.Variable(np.ones(shape, "float32"), dtype=dtype)
+    other.assign(variable.value)  # TensorFlow lets them share their memory until one is changed
+    read = variable.value + 0
+    assign(variable, value)
+    expected = ops.convert_to_numpy(ops.cast(value, dtype)).astype("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(variable).astype("float32"), expected)
+    assert not ops.convert_to_numpy(other).any() and not ops.convert_to_numpy(read).any()
+    with pytest.raises(ValueError, match="shape"):
+        assign(variable, value[None, ..., 1:])

@@ -4,13 +4,14 @@
     python examples/benchmarks/memory.py --models ResNet50 --out examples/results/memory.json
 
 Neurons under a threshold are pruned and cut. Peaks are those of the resident memory (Linux),
-less what the process held before the model was built; the model's own weights are among them, and
-for `slim` the pruned model beside the whole one. Without the two variables glibc keeps freed memory
-for later, up to another size of the model, and that would count.
+less what the process held before the model was built. The model is among them until it is pruned;
+then it is let go of, and only the pruned one is beside what `slim` makes. Without the two variables
+glibc keeps freed memory for later, up to another size of the model, and that would count.
 """
 
 import argparse
 import datetime
+import functools
 import gc
 import json
 import os
@@ -56,18 +57,14 @@ def record(name, ratio):
     model = getattr(keras.applications, name)(weights=None)
     size = 4 * model.count_params()
     row = {"model": name, "bytes": size, "built": (resident() - base) / size}
-    steps = {
-        "find_groups": lambda: gss.find_groups(model),
-        "prune": lambda: gss.prune(model, gss.StdThreshold(ratio), granularity="neuron"),
-        "slim": lambda: gss.slim(pruned),
-    }
-    for step, function in steps.items():
-        found, before, peak = measured(function)
+    threshold = gss.StdThreshold(ratio)
+    for step in ("find_groups", "prune", "slim"):
+        function = getattr(gss, step)
+        options = {"threshold": threshold, "granularity": "neuron"} if step == "prune" else {}
+        found, before, peak = measured(functools.partial(function, model, **options))
         row[step] = {"peak": (peak - base) / size, "added": (peak - before) / size}
-        if step == "prune":
-            pruned = found
-        if step == "slim":
-            row["parameters left"] = found.count_params() / model.count_params()
+        model = found if step == "prune" else model
+    row["parameters left"] = 4 * found.count_params() / size
     print(json.dumps(row), flush=True)
     return row
 

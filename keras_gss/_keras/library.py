@@ -77,6 +77,31 @@ def to_numpy(variable: Any) -> np.ndarray:
     return value.astype(np.float32) if value.dtype.kind == "V" or value.itemsize == 2 else value
 
 
+PIECE = 2**20
+
+
+def assign(variable: Any, value: np.ndarray) -> None:
+    """Gives a variable its value, a large one in pieces: TensorFlow copies an array twice first."""
+    stored = variable.value if isinstance(variable, keras.Variable) else variable
+    plain = type(stored).__name__ == "ResourceVariable" and value.shape == tuple(stored.shape)
+    if value.nbytes <= PIECE or not plain:
+        variable.assign(value)
+        return
+    import tensorflow as tf
+
+    axis = next(axis for axis, size in enumerate(value.shape) if size > 1)
+    step = max(1, value.shape[axis] * PIECE // value.nbytes)
+    for begin in range(0, value.shape[axis], step):
+        end = min(begin + step, value.shape[axis])
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=stored.handle,
+            begin=[0] * axis + [begin],
+            end=[1] * axis + [end],
+            strides=[1] * (axis + 1),
+            value=tf.cast(value[(slice(None),) * axis + (slice(begin, end),)], stored.dtype),
+        )
+
+
 def _read(stored: Any) -> Any:
     """Returns the tensor in a TensorFlow variable, at a third of what `read_value` costs."""
     if type(stored).__name__ != "ResourceVariable":  # wrapped, distributed, or a tensor already

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_gss._keras.copies import Copied, without_config
 from keras_gss._keras.initial import nothing_drawn
-from keras_gss._keras.library import is_layer, is_tf_keras, library_of, to_numpy
+from keras_gss._keras.library import assign, is_layer, is_tf_keras, library_of, to_numpy
 from keras_gss._keras.walk import every_layer, is_graph, leaf_layers, operations, owned_variables
 
 _LIBRARIES = ("keras.", "tf_keras.")
@@ -285,6 +285,6 @@ def copy_values(
                 else:
                     variable.assign(added[id(source), name])
         for variable, target in pairs:
-            target.assign(values.get(id(variable), to_numpy(variable)))
+            assign(target, values.get(id(variable), to_numpy(variable)))
         if type(layer).__name__ == "Normalization":
             layer.finalize_state()  # it computes with a copy of its weights

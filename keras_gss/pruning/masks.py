@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import functools
 import math
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -13,6 +15,48 @@ from keras import ops
 
 from keras_gss._checks import reject
 from keras_gss._keras import Callback, eagerly, path_of
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A boolean array, kept by the vectors whose outer product it is, one per axis, if it is one.
+
+    The zeros of whole neurons are such products; they take a byte per neuron then, not per weight.
+
+    Example:
+    >>> mask = Mask.of(np.outer([True, False], [True, True, False]))
+    >>> [vector.tolist() for vector in mask.vectors]
+    [[True, False], [True, True, False]]
+    >>> Mask.of(np.eye(2, dtype=bool)).array.tolist()
+    [[True, False], [False, True]]
+    """
+
+    vectors: tuple[np.ndarray, ...] = ()
+    whole: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "Mask":
+        """Returns an array's mask, which holds the array itself where it is no such product."""
+        axes = range(array.ndim)
+        others = [tuple(k for k in axes if k != axis) for axis in axes]
+        vectors = tuple(np.asarray(array.any(axis=each)) for each in others)
+        if array.ndim > 1 and np.array_equal(_outer(vectors), array):
+            return cls(vectors=vectors)
+        return cls(whole=array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's."""
+        return tuple(map(len, self.vectors)) if self.whole is None else self.whole.shape
+
+    @property
+    def array(self) -> np.ndarray:
+        """The boolean array, not to be written to."""
+        return _outer(self.vectors) if self.whole is None else self.whole
+
+
+def _outer(vectors: tuple[np.ndarray, ...]) -> np.ndarray:
+    return functools.reduce(np.logical_and.outer, vectors)
 
 
 @keras.saving.register_keras_serializable(package="keras_gss")
@@ -40,22 +84,29 @@ class FixedZeros(keras.constraints.Constraint):
     [1. 0. 0.]
     """
 
-    def __init__(self, mask: np.ndarray, constraint: Any = None):
-        mask = np.asarray(mask)
-        if mask.dtype != bool:
-            raise reject("mask", "a boolean array", mask)
+    def __init__(self, mask: "np.ndarray | Mask", constraint: Any = None):
+        if not isinstance(mask, Mask):
+            mask = np.asarray(mask)
+            if mask.dtype != bool:
+                raise reject("mask", "a boolean array", mask)
         inner = keras.constraints.get(constraint)
         if isinstance(inner, FixedZeros):
-            mask, inner = mask & inner.mask, inner.constraint
-        self.mask: np.ndarray = mask
+            own = mask.array if isinstance(mask, Mask) else mask
+            mask, inner = own & inner.mask, inner.constraint
+        self._mask = mask if isinstance(mask, Mask) else Mask.of(mask)
         self.constraint: Any = inner
         self._divisor: Any = None
 
+    @property
+    def mask(self) -> np.ndarray:
+        """The boolean array, not to be written to."""
+        return self._mask.array
+
     def apply_mask(self, w: Any) -> Any:
         """Returns `w` with zeros where the mask is False, without the inner constraint."""
-        if tuple(w.shape) != self.mask.shape:
+        if tuple(w.shape) != self._mask.shape:
             raise ValueError(
-                f"`FixedZeros` holds a mask of shape {self.mask.shape}, and the weight's shape is "
+                f"`FixedZeros` holds a mask of shape {self._mask.shape}, and the weight's shape is "
                 f"{tuple(w.shape)}. Prune the model again after changing its layers."
             )
         w = ops.convert_to_tensor(w)
@@ -77,7 +128,7 @@ class FixedZeros(keras.constraints.Constraint):
         packed = zlib.compress(np.packbits(self.mask).tobytes(), 9)
         return {
             "mask": base64.b64encode(packed).decode("ascii"),
-            "shape": list(self.mask.shape),
+            "shape": list(self._mask.shape),
             "wrapped": keras.constraints.serialize(self.constraint) if self.constraint else None,
         }
 
@@ -87,13 +138,13 @@ class FixedZeros(keras.constraints.Constraint):
         Made text and read again, the mask would be there twice while a model is pruned.
         """
         config = keras.constraints.serialize(FixedZeros(np.ones(0, bool), self.constraint))
-        config["config"]["mask"] = self.mask
+        config["config"]["mask"] = self._mask
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FixedZeros":
         """Builds the constraint from `get_config`'s result; ValueError if its mask is damaged."""
-        if isinstance(config["mask"], np.ndarray):
+        if isinstance(config["mask"], Mask):
             return cls(config["mask"], config["wrapped"])
         shape = tuple(config["shape"])
         try:

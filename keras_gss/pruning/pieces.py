@@ -13,7 +13,7 @@ from keras_gss._keras import to_numpy
 from keras_gss.graph import NeuronGroup, WeightSlice, find_groups
 from keras_gss.pruning.weights import Weight, compared, weights_of
 
-Masks = dict[int, np.ndarray]
+Masks = Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Survey:
 
     def masks(self, keeps: Sequence[np.ndarray]) -> Masks:
         """Returns `{id(variable): mask}` if `keeps[k]` of the members of piece k stay."""
-        masks: Masks = {}
+        masks: dict[int, np.ndarray] = {}
         for piece, keep in zip(self.pieces, keeps, strict=True):
             for part in piece.parts:
                 mask = part.spread(keep)

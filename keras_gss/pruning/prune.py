@@ -1,5 +1,6 @@
 """Pruning: a new model with the weights that a threshold drops fixed at zero."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras_gss._checks import check_choice, check_threshold
 from keras_gss._keras import check_model, is_tf_keras, put, rebuild, to_numpy, without_wrappers
 from keras_gss.graph import find_groups
 from keras_gss.pruning.emptied import Masked, names_of_emptied
-from keras_gss.pruning.masks import FixedZeros, FixedZerosOfParts, own_constraint
+from keras_gss.pruning.masks import FixedZeros, FixedZerosOfParts, Mask, own_constraint
 from keras_gss.pruning.pieces import Masks
 from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks
 from keras_gss.pruning.weights import Weight, weights_of
@@ -57,6 +58,7 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
     weights = list(weights_of(model))
     masks = threshold.masks(model, granularity)
     _check_masks(weights, masks)
+    masks = _Kept(masks)
     values = {id(weight.variable): to_numpy(weight.variable) for weight in weights}
     emptied = names_of_emptied(weights, find_groups(model), values, masks)
     if emptied:
@@ -73,7 +75,7 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
     return wrap(pruned)
 
 
-def _fixing(weights: list[Weight], masks: Masks) -> Any:
+def _fixing(weights: list[Weight], masks: "_Kept") -> Any:
     """Returns an edit for `rebuild` that writes the masks into the configs' constraints."""
     by_layer: dict[int, list[Weight]] = {}
     for weight in weights:
@@ -84,7 +86,8 @@ def _fixing(weights: list[Weight], masks: Masks) -> Any:
         config = without_declarations(config)
         parts: dict[str, FixedZerosOfParts] = {}
         for weight in by_layer.get(id(layer), ()):
-            zeros: Any = FixedZeros(masks[id(weight.variable)], own_constraint(weight.variable))
+            kept = masks.of[id(weight.variable)]
+            zeros: Any = FixedZeros(kept, own_constraint(weight.variable))
             if weight.part:
                 before = weight.variable.constraint
                 if not isinstance(before, FixedZerosOfParts):
@@ -104,6 +107,22 @@ def _is_fixed(weight: Weight, masks: Masks) -> bool:
     # batch normalisation's mean, has none, and is only set to zero.
     mask = masks.get(id(weight.variable))
     return bool(weight.kind) and mask is not None and not mask.all()
+
+
+class _Kept(Mapping[int, np.ndarray]):
+    """Masks, each made anew when asked for from what is kept of it."""
+
+    def __init__(self, masks: Masks):
+        self.of = {key: Mask.of(np.asarray(mask)) for key, mask in masks.items()}
+
+    def __getitem__(self, key: int) -> np.ndarray:
+        return self.of[key].array
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.of)
+
+    def __len__(self) -> int:
+        return len(self.of)
 
 
 def _check_masks(weights: list[Weight], masks: Masks) -> None:
