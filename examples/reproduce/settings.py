@@ -369,7 +369,7 @@ CLAIMS = {
     "for 250 epochs. At 100k MACs it fails. With three seeds on 5 + 12 + 8 epochs the recipe gives "
     "almost what it gives on the full schedule, 99.02 %, while shifts and rounds need their time. "
     "Of ten methods on equal terms and a very short schedule (one seed) SoftNet, which the paper "
-    "has behind GSS-structure, is ahead by 0.25 points, and five others by less.",
+    "has behind GSS-structure, is ahead by 0.25 points, and four others by less.",
     "figure1": "The paper explains that under GSS-element the weights of a neuron compete, and "
     "that under GSS-structure they cooperate while whole neurons compete: confirmed. The kernels "
     "between the strongest neurons are scattered zeros in the first network and a block of whole "
