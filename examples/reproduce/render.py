@@ -43,11 +43,10 @@ def render(results, readme=None):
         raise ValueError(
             f"{quick} lines in '{results}' are of smoke runs (quick), of which no table is made."
         )
-    whole = [line for name, each in lines.items() if name != "ablation" for line in each]
-    sections = [INTRODUCTION, originals(whole)]
+    sections = [INTRODUCTION, originals([line for each in lines.values() for line in each])]
     for name, title in settings.TITLES.items():
         content = ""
-        if name in settings.RIVALS or name == "ablation":
+        if name in settings.TABLES:
             content = table(lines[name])
             content += rivals(settings.RIVALS[name], panels) if name in settings.RIVALS else ""
         elif figures.draw(name, lines[name], panels, results / f"{name}.png"):

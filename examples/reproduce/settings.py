@@ -297,6 +297,7 @@ RIVALS = {
         target=0.0733,
     ),
 }
+TABLES = (*RIVALS, "ablation")
 
 # What a stage depends on: runs that agree in it share the network trained in it.
 DENSE = (
