@@ -77,7 +77,7 @@ def to_numpy(variable: Any) -> np.ndarray:
     return value.astype(np.float32) if value.dtype.kind == "V" or value.itemsize == 2 else value
 
 
-PIECE = 2**20
+PIECE = 2**22
 
 
 def assign(variable: Any, value: np.ndarray) -> None:
@@ -93,12 +93,17 @@ def assign(variable: Any, value: np.ndarray) -> None:
     step = max(1, value.shape[axis] * PIECE // value.nbytes)
     for begin in range(0, value.shape[axis], step):
         end = min(begin + step, value.shape[axis])
+        piece = tf.cast(value[(slice(None),) * axis + (slice(begin, end),)], stored.dtype)
+        if axis == 0:  # several times faster, but for whole rows only
+            rows = tf.range(begin, end)
+            tf.raw_ops.ResourceScatterUpdate(resource=stored.handle, indices=rows, updates=piece)
+            continue
         tf.raw_ops.ResourceStridedSliceAssign(
             ref=stored.handle,
             begin=[0] * axis + [begin],
             end=[1] * axis + [end],
             strides=[1] * (axis + 1),
-            value=tf.cast(value[(slice(None),) * axis + (slice(begin, end),)], stored.dtype),
+            value=piece,
         )
 
 
