@@ -266,7 +266,7 @@ PANELS = {
     "element-lenet-5": Panel(
         results="element-lenet-5.jsonl",
         seeds=(1,),
-        protocol={**BY_WEIGHTS, **LENET_5_SHORT},
+        protocol={**BY_WEIGHTS, **LENET_5_SHORT, "beyond": 4},
     ),
     "structure-lenet-5": Panel(
         results="structure-lenet-5.jsonl",
