@@ -373,7 +373,7 @@ def test_processes_share_the_runs(tmp_path, capsys):
 def test_processes_are_renewed_until_all_is_done(monkeypatch):
     monkeypatch.setattr(running, "RUNS_PER_PROCESS", 1)
     with running.workers(2, 0, -1) as submit:  # max stands for what runs
-        assert sorted(submit(max, range(1, 6))) == [(each, each) for each in range(1, 6)]
+        assert sorted(submit(max, [1, 2, 3])) == [(1, 1), (2, 2), (3, 3)]
 
 
 def bear(connection):
