@@ -55,7 +55,7 @@ FAMILIES = {
     "VGG": lambda: applications.VGG16(input_shape=PIXELS, **PLAIN),
     "Xception": lambda: applications.Xception(input_shape=(71, 71, 3), **PLAIN),
 }
-ON_JAX = ("InceptionResNetV2", "ResNet", "VGG")  # the quickest: it compiles every operation
+ON_JAX = ("InceptionResNetV2", "ResNet", "VGG")  # the quickest: it compiles much
 CHOSEN = list(FAMILIES) if keras.backend.backend() == "tensorflow" else ON_JAX
 
 

@@ -435,3 +435,32 @@ def test_narrowed_inputs_are_compared_in_float64_too(monkeypatch):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     put(model.layers[0], [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]], [0.0, 0.0])
     assert gss.slim(model, inputs="narrow").input_shape == (None, 2)
+
+
+def test_what_cannot_be_compiled_as_a_whole_is_compared_step_by_step():
+    def bent(x):  # which way depends on a value: JAX cannot compile it
+        return x if float(keras.ops.max(x)) > 100 else -x
+
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, "relu", name="a"),
+            layers.Dense(2, name="b"),
+            layers.Lambda(bent, output_shape=(2,)),
+        ]
+    )
+    put(model.layers[0], np.ones((3, 4)), [0.0, 0, -9, 0])
+    put(model.layers[1], [[1.0, 2], [3, 4], [5, 6], [0, 0]], [0.0, 0])
+    small, report = gss.slim(model, return_report=True)
+    assert small.layers[0].units == 3
+    assert report.max_difference < 1e-6
+
+
+def test_a_model_of_chance_is_cut_and_said_not_to_be_compared():
+    model = mlp()
+    noisy = layers.Lambda(lambda x: x + keras.random.normal((4, 1)), output_shape=(1,))
+    model.add(noisy)
+    with pytest.warns(UserWarning, match="gives two different outputs for the same input"):
+        small, report = gss.slim(model, return_report=True)
+    assert report.max_difference is None
+    assert small.layers[0].units == 2
