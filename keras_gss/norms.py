@@ -12,6 +12,7 @@ paper; the equation numbers are the paper's.
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -97,11 +98,23 @@ def power_sums(w, p: int, axes: Sequence[int], valued: bool = True) -> tuple:
 
         if not valued:
             return tuple(ops.zeros((w.shape[axis],), ops.dtype(w)) for axis in axes), gradient
-        powers = ops.square(w) if p == 2 else ops.abs(w)
         total = _folded_sum if in_tensorflow_xla() else ops.sum
-        return tuple(total(powers, axis=rest) for rest in others), gradient
+        sums = zip(_powers(w, p, len(axes)), others, strict=True)
+        return tuple(total(powers, axis=rest) for powers, rest in sums), gradient
 
     return sums_of(as_float(w))
+
+
+def _powers(w, p: int, count: int) -> list:
+    """Returns |w|^p so many times: on JAX, written in two ways by turns.
+
+    XLA merges equal expressions. What it needs for one sum it computes while it adds up, what it
+    needs for two it writes to memory first.
+    """
+    power = ops.square if p == 2 else ops.abs
+    if keras.backend.backend() != "jax":
+        return [power(w)] * count
+    return [power(ops.maximum(w, -w) if k % 2 else w) for k in range(count)]
 
 
 def _folded_sum(x, axis: tuple[int, ...]):
