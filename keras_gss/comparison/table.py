@@ -61,6 +61,8 @@ class Comparison:
         Raises:
             ValueError: as for `table`.
         """
+        from matplotlib import ticker
+
         curves = self.curves(self._targets())
         for index, (method, points) in enumerate(curves.items()):
             costs, means, spreads = zip(*points, strict=True)
@@ -74,6 +76,9 @@ class Comparison:
         protocol = self.records[0]["protocol"]
         cost = "live MACs" if protocol["unit"] == "macs" else "non-zero parameters"
         axes.set(xlabel=cost, ylabel="test accuracy, last epoch, %", xscale="log")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.set_title(f"{protocol['model']}, {protocol['dataset']}, {_schedule(protocol)}")
 
     def curves(self, targets: Sequence[float]) -> dict[str, list[tuple[float, float, float]]]:
