@@ -148,8 +148,11 @@ class Run:
         )
         gss_settings = {**base_settings, "factor": o.factor, "gss_epochs": o.epochs[1]}
         gss_settings["gss_learning_rate"] = o.gss_learning_rate
+        if o.streams != 1:
+            gss_settings["streams"] = o.streams
         base.assign(self.network)  # a penalty may weigh what it finds
-        gss.attach(self.network, gss.GSSStructure(o.factor))
+        weights = {name: o.streams for name in streams(self.network)}
+        gss.attach(self.network, gss.GSSStructure(o.factor, weights=weights))
         sparse, gss_history = self.phase(
             1, "gss", self.network, self.afresh(base), o.gss_learning_rate, gss_settings
         )
@@ -167,6 +170,9 @@ class Run:
                 "distil": o.distil,
             }
             start = State.of(pruned, self.trainer.optimizer())
+            if not o.epochs[2]:
+                print(f"pruned-{ratio:g} {json.dumps(self.accuracies(pruned, start))}", flush=True)
+                continue
             tuned, history = self.phase(
                 *(2, f"finetune-{ratio:g}", pruned, start, o.finetune_learning_rate, settings),
                 teacher=base if o.distil else None,
@@ -238,6 +244,11 @@ class Run:
         print(json.dumps({key: row[key] for key in ("ratio", "macs", "accuracy")}), flush=True)
 
 
+def streams(model):
+    """Names the groups that several blocks add to: the residual streams."""
+    return [g.name for g in gss.find_groups(model) if len({id(s.layer) for s in g.incoming}) > 1]
+
+
 def summary(history):
     """Returns the accuracies of a phase by how its epoch is chosen."""
     if not history:
@@ -307,8 +318,10 @@ def parsed(arguments):
     add("--directory", required=True, help="states, results and exports; empty or an earlier run's")
     add("--data", help="file made by `pack`; default: tensorflow-datasets")
     add("--ratios", type=float, nargs="+", default=[2.1, 2.6, 4.0], help="times fewer MACs")
-    add("--epochs", type=int, nargs=3, default=[200, 200, 200], metavar=("BASE", "GSS", "TUNE"))
+    add("--epochs", type=int, nargs=3, default=[200, 200, 200], metavar=("BASE", "GSS", "TUNE"),
+        help="TUNE 0: only print what pruning leaves, to choose the factor by")  # fmt: skip
     add("--factor", type=float, default=1e-6, help="of GSSStructure")
+    add("--streams", type=float, default=1.0, help="multiplier of the residual streams' penalty")
     add("--batch", type=int, default=128)
     add("--schedule", choices=("steps", "cosine", "onecycle"), default="steps")
     add("--learning-rate", type=float, default=0.1)
@@ -331,7 +344,8 @@ def parsed(arguments):
     if options.loop == "scan" and not jax:
         parser.error("--loop scan needs KERAS_BACKEND=jax")
     if options.quick:
-        options.epochs, options.batch, options.validation = [2, 1, 1], 20, 40
+        options.epochs = [min(pair) for pair in zip(options.epochs, (2, 1, 1), strict=True)]
+        options.batch, options.validation = 20, 40
         options.ratios, options.learning_rate = [2.1], 0.02
     return options
 
