@@ -23,6 +23,8 @@ def test_chain():
     assert slices(group.companions) == [("a", 0, [0, 1, 2])]
     source, _ = gss.find_groups(model, inputs=True)
     assert (source.kind, source.removable, source.incoming) == ("input", False, ())
+    assert repr(group) == "<NeuronGroup a: 3 neurons, made by a, read by b>"
+    assert repr(group.incoming[0]).endswith("kernel, axis 1>")
     assert slices(source.outgoing) == [("a", 0, [0, 1])]
     assert len({source, *source.outgoing, *group.incoming}) == 3  # each is itself alone
 

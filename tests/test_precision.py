@@ -39,7 +39,7 @@ def test_it_holds_inside_and_ends_with_an_error():
 
 
 def test_jax_compiles_nothing_anew_for_a_processor(monkeypatch):
-    monkeypatch.undo()
+    monkeypatch.setattr(precision, "_platform", lambda: "cpu")
     with full_precision():
         assert rounds() is (BACKEND == "jax")
 

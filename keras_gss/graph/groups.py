@@ -38,6 +38,9 @@ class WeightSlice:
         owned = int(np.count_nonzero(self.index >= 0))
         return owned * math.prod(shape[: self.axis] + shape[self.axis + 1 :])
 
+    def __repr__(self) -> str:
+        return f"<WeightSlice of {_keras.path_of(self.weight)}, axis {self.axis}>"
+
 
 @dataclass(frozen=True, eq=False)
 class NeuronGroup:
@@ -73,6 +76,11 @@ class NeuronGroup:
         """The weights that go when one neuron goes."""
         pieces = (*self.incoming, *self.outgoing, *self.companions)
         return sum(piece.entries for piece in pieces) / self.size
+
+    def __repr__(self) -> str:
+        made, read = (_layer_names(each) for each in (self.incoming, self.outgoing))
+        ways = [f"made by {made}"] * bool(made) + [f"read by {read}"] * bool(read)
+        return f"<NeuronGroup {self.name}: {', '.join([f'{self.size} neurons', *ways])}>"
 
 
 class NeuronGroups(Sequence[NeuronGroup]):
