@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +20,13 @@ _spec.loader.exec_module(resnet56)
 pytestmark = pytest.mark.xdist_group("resnet56")  # one process makes what all of them read
 
 
+# each backend proves one of the precisions
+PRECISION = "mixed_bfloat16" if keras.backend.backend() == "tensorflow" else "float32"
+OPTIONS = ["--quick", "--precision", PRECISION, "--streams", "0.5"]
+
+
 def quick(folder):
-    return resnet56.Run(resnet56.parsed(["--quick", "--directory", str(folder)]))
+    return resnet56.Run(resnet56.parsed([*OPTIONS, "--directory", str(folder)]))
 
 
 def state_of(folder, name):
@@ -66,6 +72,21 @@ def test_the_line_of_results(folders):
     assert row["accuracy"]["slim"]["test"] == row["accuracy"]["finetune"]["last"]["test"]
     assert row["accuracy"]["gss"]["last"]["validation"] >= 0.2
     assert row["versions"]["backend"] == keras.backend.backend()
+
+
+def test_streams_are_what_several_blocks_add_to():
+    model = resnet56.zoo.cifar_resnet(2)
+    assert resnet56.streams(model) == ["conv", "stage2_block1_2", "stage3_block1_2"]
+
+
+def test_without_finetuning_it_only_says_what_pruning_leaves(folders, tmp_path, capsys):
+    for name in ("base.npz", "gss.npz"):
+        shutil.copy(folders[0] / name, tmp_path)
+    run = quick(tmp_path)
+    run.options.epochs[2] = 0
+    run()
+    assert '\npruned-2.1 {"validation": ' in "\n" + capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.npz", "gss.npz"]
 
 
 def test_the_loss_falls(folders):

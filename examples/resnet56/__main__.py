@@ -73,6 +73,7 @@ class Run:
         keras.config.set_dtype_policy(options.precision)
         self.network = zoo.cifar_resnet(blocks, options.seed)
         keras.config.set_dtype_policy("float32")
+        self.twins = {id(self.network): self.host}
         kind = ScanTrainer if options.loop == "scan" else FitTrainer
         decay, smoothing = options.weight_decay, options.label_smoothing
         self.trainer = kind(self.network, smoothing, decay, options.distil)
@@ -135,7 +136,7 @@ class Run:
 
     def host_of(self, model):
         """Returns the float32 model of the same weights as `model`."""
-        return self.host if model is self.network else model
+        return self.twins.get(id(model), model)
 
     def __call__(self):
         """Runs all that is left to do."""
@@ -158,10 +159,7 @@ class Run:
         )
         gss.detach(self.network, declared=True)
         for ratio in o.ratios:
-            sparse.assign(self.host)
-            pruned = gss.prune(
-                self.host, gss.MacsBudget(1 / ratio, keep_strongest=True), granularity="neuron"
-            )
+            pruned, trained = self.pruned(sparse, ratio)
             settings = {
                 **gss_settings,
                 "ratio": ratio,
@@ -174,13 +172,23 @@ class Run:
                 print(f"pruned-{ratio:g} {json.dumps(self.accuracies(pruned, start))}", flush=True)
                 continue
             tuned, history = self.phase(
-                *(2, f"finetune-{ratio:g}", pruned, start, o.finetune_learning_rate, settings),
+                *(2, f"finetune-{ratio:g}", trained, start, o.finetune_learning_rate, settings),
                 teacher=base if o.distil else None,
             )
             if not o.train_only:
                 tuned.assign(pruned)
                 phases = {"base": base_history, "gss": gss_history, "finetune": history}
                 self.finish(ratio, pruned, tuned, settings, phases)
+
+    def pruned(self, state, ratio):
+        """Prunes both networks to 1 / ratio of the MACs; returns the float32 one, the trained one."""
+        found = []
+        for model in (self.host, self.network):
+            state.assign(model)
+            budget = gss.MacsBudget(1 / ratio, keep_strongest=True)
+            found.append(gss.prune(model, budget, granularity="neuron"))
+        self.twins[id(found[1])] = found[0]
+        return found
 
     def afresh(self, state):
         """Returns the weights of a state with a new optimizer's."""

@@ -91,7 +91,7 @@ class FitTrainer:
 
     def __init__(self, network, smoothing, l2, distil=0.0):
         self.smoothing, self.l2 = smoothing, l2
-        self._refused = bool(distil) or network.compute_dtype != "float32"
+        self._refused = bool(distil)
         self._model = self._optimizer = None
 
     def optimizer(self):
@@ -111,7 +111,7 @@ class FitTrainer:
             teacher: unused.
         """
         if self._refused:
-            raise SystemExit("--precision and --distil need --loop scan (KERAS_BACKEND=jax)")
+            raise SystemExit("--distil needs --loop scan (KERAS_BACKEND=jax)")
         if self._model is not model:
             self._model, self._optimizer = model, self.optimizer()
             smoothing = self.smoothing
