@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         RandomThreshold,
         Ranking,
         StdThreshold,
+        ZerosOf,
         prune,
     )
     from keras_gss.regularizers.binding import attach, detach
@@ -120,6 +121,7 @@ __all__ = [
     "TransformedL1",
     "WarmUpFactor",
     "WeightSlice",
+    "ZerosOf",
     "attach",
     "compare_methods",
     "compress",
@@ -179,6 +181,7 @@ show_lazily(
         "Ranking": "pruning",
         "SNIP": "pruning",
         "StdThreshold": "pruning",
+        "ZerosOf": "pruning",
         "prune": "pruning",
         "attach": "regularizers.binding",
         "detach": "regularizers.binding",

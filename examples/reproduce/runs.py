@@ -126,7 +126,7 @@ def train(verbose, run, directory):
     start = directory / f"dense-{digest(run, DENSE)}" / "trained.keras"
     method = {"regularizer": penalty(run), "epochs": run.epochs // (1 + len(run.rounds))}
     if run.warm_up:
-        method["schedule"] = gss.WarmUpFactor(run.warm_up)
+        method["schedule"] = gss.WarmUpFactor(run.warm_up, run.begins)
     for cost in run.rounds:
         goal = dataclasses.replace(run, cost=cost)
         part = stage(run, beside(folder, f"{cost:g}"), verbose, start, goal, **method)
@@ -160,6 +160,8 @@ def finish(verbose, run, directory):
     if run.target != "figure1" and not run.distillation:
         thresholded = stage(run, beside(folder, "cut"), verbose, start, run)
         start = thresholded / "model.keras"
+        if run.rewinds:
+            start = rewound(thresholded, dense / "trained.keras")
         goal = dataclasses.replace(run, ratio=1e-12)  # zeros stay zero
     trained = load_model(start)
     result = compress(
@@ -195,6 +197,14 @@ def finish(verbose, run, directory):
         "versions": {**versions(), "backend": keras.backend.backend()},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def rewound(folder, earlier):
+    """Returns the file of a cut network whose weights are those of an earlier one."""
+    zeros = gss.ZerosOf(load_model(folder / "pruned.keras"))
+    small = gss.slim(gss.prune(load_model(earlier), zeros))
+    gss.export(small, folder / "rewound.keras", format="keras", overwrite=True)
+    return folder / "rewound.keras"
 
 
 def more(run, result, directory):
@@ -265,8 +275,17 @@ def cut(run, model):
     else:
         budget = BUDGETS[run.unit]
         whole = budget(1.0).cost(gss.count(model))
-        target = budget(run.cost if run.cost <= 1 else min(1.0, run.cost / whole), **options)
+        share = run.cost if run.cost <= 1 else min(1.0, run.cost / whole)
+        target = budget(share, by=order(run, **options)) if run.by else budget(share, **options)
     return {"target": target, "granularity": run.granularity}
+
+
+def order(run, **options):
+    """Returns what ranks the neurons or weights of all layers."""
+    if run.by == "magnitude":
+        return gss.MagnitudeThreshold(**options)
+    x, y = dataset(run.dataset, run.validation).train
+    return gss.SNIP(x[:1000], y[:1000], **options)
 
 
 def structure(count):

@@ -32,11 +32,14 @@ class Run:
         cost: how much of it may remain; 1 or less is a share of what the dense network has.
         ratio: instead of a cost, the ratio of the threshold to the tensor's standard deviation.
         granularity: what the threshold zeroes, "element" or "neuron".
+        by: instead of such ratios, one order for all layers: "magnitude", or "loss" (SNIP's).
+        rewinds: whether finetuning begins with the weights from before the penalty.
         dropout: the share of the pixels that is dropped in training.
         shift: the most pixels by which an image is shifted in training, up or down, left or right.
         weight_decay: of pretraining and finetuning.
         pretrain_epochs, epochs, finetune_epochs: without penalty, under it, with zeros fixed.
-        warm_up: epochs in which the penalty grows to its factor.
+        warm_up: epochs in which the penalty grows, or falls, to its factor.
+        begins: how many times the factor it is before.
         distillation: how much of finetuning's labels comes from the network before the cut.
         rounds: costs, or shares of what is there, to which whole neurons are cut on the way, each
             after an equal part of the epochs under the penalty; the last part ends in the cut to
@@ -69,6 +72,9 @@ class Run:
     epochs: int = 250
     finetune_epochs: int = 50
     warm_up: int = 0
+    begins: float = 0.0
+    by: str = ""
+    rewinds: bool = False
     distillation: float = 0.0
     rounds: tuple[float, ...] = ()
     finetune: tuple[tuple[str, Any], ...] = ()
@@ -162,6 +168,10 @@ ABLATION = _rows(
         "(p, q) = (2, 1)": {"q": 1, "factor": 3.4e-9},
         "groups weighed by MACs": {"weights": "macs"},
         "the factor grows for 30 epochs": {"warm_up": 30},
+        "the factor falls for 30 epochs": {"warm_up": 30, "begins": 3.0},
+        "one order for all layers, by magnitude": {"by": "magnitude"},
+        "one order for all layers, by effect on the loss": {"by": "loss"},
+        "weights rewound": {"rewinds": True},
         "cut in rounds": {"rounds": (100000.0, 50000.0)},
         "distillation": {"distillation": 0.5},
         "finetuned twice as long": {"finetune_epochs": 60},
@@ -311,8 +321,10 @@ DENSE = (
     "weight_decay",
     "pretrain_epochs",
 )
-TRAINED = (*DENSE, "method", "factor", "p", "q", "weights", "epochs", "warm_up", "rounds")
-FINISHED = ("unit", "cost", "ratio", "granularity", "distillation", "finetune_epochs", "finetune")
+TRAINED = (*DENSE, "method", "factor", "p", "q", "weights", "epochs", "warm_up", "begins")
+TRAINED = (*TRAINED, "rounds")
+FINISHED = ("unit", "cost", "ratio", "granularity", "by", "rewinds", "distillation")
+FINISHED = (*FINISHED, "finetune_epochs", "finetune")
 FINAL = (*TRAINED, *FINISHED)
 
 # Dense networks, as the paper has them: test accuracy in %.

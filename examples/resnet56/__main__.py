@@ -152,7 +152,7 @@ class Run:
         if o.streams != 1:
             gss_settings["streams"] = o.streams
         base.assign(self.network)  # a penalty may weigh what it finds
-        weights = {name: o.streams for name in streams(self.network)}
+        weights = dict.fromkeys(streams(self.network), o.streams)
         gss.attach(self.network, gss.GSSStructure(o.factor, weights=weights))
         sparse, gss_history = self.phase(
             1, "gss", self.network, self.afresh(base), o.gss_learning_rate, gss_settings
@@ -181,7 +181,7 @@ class Run:
                 self.finish(ratio, pruned, tuned, settings, phases)
 
     def pruned(self, state, ratio):
-        """Prunes both networks to 1 / ratio of the MACs; returns the float32 one, the trained one."""
+        """Prunes to 1 / ratio of the MACs; returns the float32 network and the one to train."""
         found = []
         for model in (self.host, self.network):
             state.assign(model)

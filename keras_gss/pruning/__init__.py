@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_gss.pruning.rankings import MagnitudeThreshold, RandomThreshold, Ranking
     from keras_gss.pruning.snip import SNIP
     from keras_gss.pruning.thresholds import AbsoluteThreshold, StdThreshold, Threshold
+    from keras_gss.pruning.zeros_of import ZerosOf
 
 __all__ = [
     "PFP",
@@ -26,6 +27,7 @@ __all__ = [
     "Ranking",
     "StdThreshold",
     "Threshold",
+    "ZerosOf",
     "prune",
 ]
 
@@ -43,5 +45,6 @@ show_lazily(
         "AbsoluteThreshold": "thresholds",
         "StdThreshold": "thresholds",
         "Threshold": "thresholds",
+        "ZerosOf": "zeros_of",
     },
 )
