@@ -135,6 +135,8 @@ def table(lines):
     for line in lines:
         key = (line["row"], line["factor"], schedule(line), line["cost"])
         groups.setdefault(key, []).append(line)
+    named = [run.row for run in settings.RUNS[lines[0]["target"]]]
+    groups = dict(sorted(groups.items(), key=lambda each: [*named, each[0][0]].index(each[0][0])))
     dense = count(zoo.build(lines[0]["model"]))
     rows = [
         row(group, {each.name: each.weights for each in dense.layers}) for group in groups.values()
