@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         GroupGReg,
         GroupPruner,
         Procedure,
+        ProximalSteps,
         SoftPruning,
         Spred,
     )
@@ -111,6 +112,7 @@ __all__ = [
     "ParamsBudget",
     "Penalty",
     "Procedure",
+    "ProximalSteps",
     "RandomThreshold",
     "Ranking",
     "RegularizerSum",
@@ -166,6 +168,7 @@ show_lazily(
         "GroupGReg": "procedures",
         "GroupPruner": "procedures",
         "Procedure": "procedures",
+        "ProximalSteps": "procedures",
         "SoftPruning": "procedures",
         "Spred": "procedures",
         "prox_exclusive": "proximal",

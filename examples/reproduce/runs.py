@@ -127,6 +127,8 @@ def train(verbose, run, directory):
     method = {"regularizer": penalty(run), "epochs": run.epochs // (1 + len(run.rounds))}
     if run.warm_up:
         method["schedule"] = gss.WarmUpFactor(run.warm_up, run.begins)
+    if run.proximal:
+        method["procedure"] = gss.ProximalSteps(run.proximal, inputs=True)
     for cost in run.rounds:
         goal = dataclasses.replace(run, cost=cost)
         part = stage(run, beside(folder, f"{cost:g}"), verbose, start, goal, **method)

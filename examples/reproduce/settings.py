@@ -40,6 +40,7 @@ class Run:
         pretrain_epochs, epochs, finetune_epochs: without penalty, under it, with zeros fixed.
         warm_up: epochs in which the penalty grows, or falls, to its factor.
         begins: how many times the factor it is before.
+        proximal: the strength of proximal steps between the epochs under the penalty.
         distillation: how much of finetuning's labels comes from the network before the cut.
         rounds: costs, or shares of what is there, to which whole neurons are cut on the way, each
             after an equal part of the epochs under the penalty; the last part ends in the cut to
@@ -73,6 +74,7 @@ class Run:
     finetune_epochs: int = 50
     warm_up: int = 0
     begins: float = 0.0
+    proximal: float = 0.0
     by: str = ""
     rewinds: bool = False
     distillation: float = 0.0
@@ -169,6 +171,8 @@ ABLATION = _rows(
         "groups weighed by MACs": {"weights": "macs"},
         "the factor grows for 30 epochs": {"warm_up": 30},
         "the factor falls for 30 epochs": {"warm_up": 30, "begins": 3.0},
+        "proximal steps of 1e-6": {"proximal": 1e-6},
+        "proximal steps of 1e-5": {"proximal": 1e-5},
         "one order for all layers, by magnitude": {"by": "magnitude"},
         "one order for all layers, by effect on the loss": {"by": "loss"},
         "weights rewound": {"rewinds": True},
@@ -322,7 +326,7 @@ DENSE = (
     "pretrain_epochs",
 )
 TRAINED = (*DENSE, "method", "factor", "p", "q", "weights", "epochs", "warm_up", "begins")
-TRAINED = (*TRAINED, "rounds")
+TRAINED = (*TRAINED, "proximal", "rounds")
 FINISHED = ("unit", "cost", "ratio", "granularity", "by", "rewinds", "distillation")
 FINISHED = (*FINISHED, "finetune_epochs", "finetune")
 FINAL = (*TRAINED, *FINISHED)

@@ -6,6 +6,7 @@ from keras_gss.procedures.bayes import BayesL1Trim
 from keras_gss.procedures.gradual_pruning import GradualPruning
 from keras_gss.procedures.greg import GroupGReg
 from keras_gss.procedures.group_pruner import GroupPruner
+from keras_gss.procedures.proximal_steps import ProximalSteps
 from keras_gss.procedures.soft_pruning import SoftPruning
 from keras_gss.procedures.spred import Spred
 
@@ -16,6 +17,7 @@ __all__ = [
     "GroupGReg",
     "GroupPruner",
     "Procedure",
+    "ProximalSteps",
     "SoftPruning",
     "Spred",
 ]
