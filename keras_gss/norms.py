@@ -23,6 +23,8 @@ from keras_gss._keras import in_tensorflow_xla
 # zero group on all of them.
 TINY = float(np.finfo(np.float32).tiny)
 
+LOWEST = float(np.finfo(np.float32).min)
+
 # Into how many slices a sum is folded, see `_folded_sum`: 4 and 8 are alike, 14 is slower.
 FOLDS = 4
 
@@ -106,15 +108,17 @@ def power_sums(w, p: int, axes: Sequence[int], valued: bool = True) -> tuple:
 
 
 def _powers(w, p: int, count: int) -> list:
-    """Returns |w|^p so many times: on JAX, written in two ways by turns.
+    """Returns |w|^p so many times: on JAX each is another expression.
 
     XLA merges equal expressions. What it needs for one sum it computes while it adds up, what it
-    needs for two it writes to memory first.
+    needs for two it writes to memory first. A bound that no weight comes near is one operation
+    that it cannot know to do nothing; on the last expression it would cost more.
     """
     power = ops.square if p == 2 else ops.abs
     if keras.backend.backend() != "jax":
         return [power(w)] * count
-    return [power(ops.maximum(w, -w) if k % 2 else w) for k in range(count)]
+    bounds = [LOWEST / (k + 1) for k in range(count - 1)]
+    return [*(power(ops.maximum(w, bound)) for bound in bounds), power(w)]
 
 
 def _folded_sum(x, axis: tuple[int, ...]):
