@@ -169,6 +169,7 @@ def main():
     parser.add_argument("--factor", type=float, default=2e-6)
     parser.add_argument("--p", type=int, choices=(1, 2), default=2)
     parser.add_argument("--q", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--neurons-only", action="store_true", help="leave input features out")
     parser.add_argument("--refresh-every", type=int, default=1)
     parser.add_argument(
         "--threads", type=int, default=0, help="TensorFlow's threads; one makes for less noise"
@@ -186,7 +187,7 @@ def main():
         arguments.factor,
         arguments.p,
         arguments.q,
-        inputs=True,
+        inputs=not arguments.neurons_only,
         refresh_every=arguments.refresh_every,
     )
     model = MODELS[arguments.model]()
