@@ -564,12 +564,13 @@ def test_nothing_removable_is_told_before_any_work(label, tmp_path):
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="tf_keras runs on TensorFlow")
-def test_tf_keras_models_too_where_no_kernel_is_replaced(tmp_path):
+@pytest.mark.parametrize("label", ["ADMM of neurons", "ProximalSteps"])
+def test_tf_keras_models_too_where_no_kernel_is_replaced(label, tmp_path):
     model = gss.to_tf_keras(small_model())
     short = {"model": model, "epochs": 2, "finetune_epochs": 0}
-    whole = run(built("ADMM of neurons"), directory=tmp_path / "whole", **short)
+    whole = run(built(label), directory=tmp_path / "whole", **short)
     killed = before_the_last_epoch(tmp_path / "whole", tmp_path / "killed")
-    assert_same_end(run(built("ADMM of neurons"), directory=killed, **short), whole)
+    assert_same_end(run(built(label), directory=killed, **short), whole)
     a, b, c = kernels_of(model)
     expected = np.square(a).sum() + 2 * np.square(b).sum() + np.square(c).sum()
     procedure = gss.GroupGReg(0.5, delta=0.0)

@@ -216,6 +216,14 @@ def test_pruning_a_pruned_model_adds_to_its_zeros(pruned):
     assert len(wrappers(again)) == 3
 
 
+def test_the_zeros_of_a_wrapped_model_rewind_another(pruned):
+    before = network()
+    rewound = gss.prune(before, gss.ZerosOf(pruned))
+    assert [type(layer) for layer in rewound.layers] == [type(layer) for layer in pruned.layers]
+    for old, zeros, new in zip(kernels(before), kernels(pruned), kernels(rewound), strict=True):
+        np.testing.assert_array_equal(new, np.where(zeros == 0, 0, old))
+
+
 def test_groups_and_penalties_of_a_wrapped_model_are_those_of_its_layers(pruned):
     groups = gss.find_groups(pruned)
     assert [(group.name, group.size) for group in groups] == [("conv", 4), ("hidden", 8)]
