@@ -74,6 +74,7 @@ def main():
     for name, build in builders.items():
         plain = temporaries(build(), None)
         largest = max(4 * int(np.prod(v.shape)) for v in build().trainable_variables)
+        outputs = [int(np.prod(layer.output.shape[1:])) for layer in build().layers]
         for form, penalty in FORMS.items():
             added = temporaries(build(), penalty()) - plain
             rows.append(
@@ -84,6 +85,7 @@ def main():
                     "added_bytes": added,
                     "largest_layer_bytes": largest,
                     "largest_layers": round(added / largest, 3),
+                    "largest_output_bytes": 4 * BATCH * max(outputs),
                 }
             )
             print(
