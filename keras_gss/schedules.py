@@ -57,14 +57,14 @@ class ConstantFactor(FactorSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_gss")
 class WarmUpFactor(FactorSchedule):
-    """A linear ramp up to the regularizer's full factor.
+    """A linear ramp to the regularizer's factor: up, or from a `start` above 1 down.
 
     The multiplier of epoch e is `start + (1 - start) * min(1, e / epochs)`: `start` in the first
     epoch, 1 from epoch `epochs` on (epochs counted from 0).
 
     Args:
         epochs: integer >= 1; number of epochs below full strength.
-        start: finite number >= 0; multiplier of the first epoch (0: no penalty yet).
+        start: finite number >= 0; multiplier of the first epoch (0: no penalty yet; 3: thrice it).
 
     Raises:
         ValueError: if an argument is out of range.
