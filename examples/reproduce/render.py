@@ -148,6 +148,7 @@ def table(lines):
 
 def row(lines, weights):
     """Returns the cells of one row; `weights` are those of the dense layers."""
+    lines = sorted(lines, key=lambda line: line["seed"])
     first = lines[0]
 
     def mean(value):
