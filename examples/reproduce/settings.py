@@ -390,12 +390,12 @@ CLAIMS = {
     "DeepGSS121 (two seeds) is ahead of it there, 99.17 % with 139k MACs. "
     "Of ten methods on equal terms and a very short schedule (one seed) SoftNet, which the paper "
     "has behind GSS-structure, is ahead by 0.25 points, and four others by less.",
-    "ablation": "A factor that grows for 30 epochs is the only lever that helps at the best epoch by "
-    "more than its spread, by 0.2 points (0.3 at the last); weighing groups by MACs gives half of "
-    "that. Dropped pixels and (p, q) = (1, 2) give 0.2 at the last epoch, which is the spread. "
-    "Rewinding the weights costs 0.2 to 0.3 points, a falling factor 0.2 and distillation 0.2 at the "
-    "best epoch. What the threshold compares, proximal steps, rounds, weight decay and a longer "
-    "finetuning change nothing that three seeds could show.",
+    "ablation": "A factor that grows for 30 epochs is the only lever that helps at the best epoch "
+    "by more than its spread, by 0.2 points (0.3 at the last); weighing groups by MACs gives half "
+    "of that. Dropped pixels and (p, q) = (1, 2) give 0.2 at the last epoch, which is the spread. "
+    "Rewinding the weights costs 0.2 to 0.3 points, a falling factor 0.2 and distillation 0.2 at "
+    "the best epoch. What the threshold compares, proximal steps, rounds, weight decay and a "
+    "longer finetuning change nothing that three seeds could show.",
     "figure1": "The paper explains that under GSS-element the weights of a neuron compete, and "
     "that under GSS-structure they cooperate while whole neurons compete: confirmed. The kernels "
     "between the strongest neurons are scattered zeros in the first network and a block of whole "
