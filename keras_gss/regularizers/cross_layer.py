@@ -217,7 +217,7 @@ class GSSStructure(CrossLayerRegularizer):
 
     def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns the penalty of each group, scalar tensors, without factor and multiplier."""
-        return [norms.gss_structure(each, self.p, self.q) for each in self.strengths(groups)]
+        return norms.gss_structures(self.strengths(groups), self.p, self.q)
 
     def total(self, terms: Sequence[Any]) -> Any:
         """Returns the penalty of the model from those of its groups: their sum, or its root."""
