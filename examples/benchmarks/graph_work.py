@@ -1,4 +1,4 @@
-"""How long `find_groups` and `slim` take: chains of growing depth, `keras.applications`, a ViT.
+"""How long `find_groups`, `prune` and `slim` take: chains, `keras.applications`, a ViT.
 
     python examples/benchmarks/graph_work.py --out examples/results/graph_work.json
     python examples/benchmarks/graph_work.py --beside ~/torch/bin/python       # and Torch-Pruning
@@ -9,7 +9,7 @@ right after ours: the graph and the list of the groups, as here.
 Building the models is not timed. Every figure is a median over `--rounds` calls after one that is
 not counted; `seconds` holds them all. CPU seconds are those of the process, all threads together:
 they tell on a shared machine what the wall clock hides. `slim` compares the outputs on random
-inputs unless told not to; it is timed with that check and without it.
+inputs unless told not to; it is timed without that check and, where that is soon done, with it.
 """
 
 import argparse
@@ -40,7 +40,8 @@ BESIDE += ("EfficientNetB7", "NASNetLarge")
 LIMIT = 300  # seconds for one model of the other library
 # The deepest, the widest and the most tangled ones, and the usual yardstick.
 APPLICATIONS = ("ResNet50", "DenseNet201", "EfficientNetB7", "NASNetLarge", "ConvNeXtXLarge", "ViT")
-SLIMMED = ("ResNet50",)
+CUT = ("ResNet50", "EfficientNetB7", "NASNetLarge", "ViT")  # pruned, and slimmed without check
+CHECKED = ("ResNet50",)
 
 
 def chain(depth):
@@ -116,7 +117,7 @@ def measure(function, rounds):
     }
 
 
-def record(kind, name, model, rounds, slimmed):
+def record(kind, name, model, rounds, cut, checked):
     """Measures one model and prints a line."""
     row = {
         "kind": kind,
@@ -125,9 +126,12 @@ def record(kind, name, model, rounds, slimmed):
         "parameters": model.count_params(),
         "find_groups": measure(lambda: gss.find_groups(model), rounds),
     }
-    if slimmed:
+    if cut:
+        threshold = gss.StdThreshold(0.5, keep_strongest=True)
+        row["prune"] = measure(lambda: gss.prune(model, threshold, "neuron"), rounds)
         halve(model)
         row["slim_unchecked"] = measure(lambda: gss.slim(model, check=False), rounds)
+    if checked:
         row["slim"] = measure(lambda: gss.slim(model), rounds)
     figures = (
         f"{key} {value['median']:.3f} s (CPU {value['cpu_median']:.3f})"
@@ -180,10 +184,11 @@ def main():
         constructor = vit if name == "ViT" else getattr(keras.applications, name)
         options = {} if name == "ViT" else {"weights": None}
         build = functools.partial(constructor, **options)
-        cases.append(("application", name, build, name in SLIMMED))
-    cases += [("chain", f"chain of {n}", lambda n=n: chain(n), n <= 400) for n in arguments.depths]
-    for kind, name, build, slimmed in cases:
-        result["rows"].append(record(kind, name, build(), arguments.rounds, slimmed))
+        cases.append(("application", name, build, name in CUT, name in CHECKED))
+    for n in arguments.depths:
+        cases.append(("chain", f"chain of {n}", functools.partial(chain, n), True, n <= 400))
+    for kind, name, build, cut, checked in cases:
+        result["rows"].append(record(kind, name, build(), arguments.rounds, cut, checked))
         if arguments.beside and name in BESIDE:
             row = result["rows"][-1]
             row["torch_pruning"] = found = other(arguments.beside, name, arguments.rounds)
