@@ -325,10 +325,14 @@ DENSE = (
     "weight_decay",
     "pretrain_epochs",
 )
-TRAINED = (*DENSE, "method", "factor", "p", "q", "weights", "epochs", "warm_up", "begins")
-TRAINED = (*TRAINED, "proximal", "rounds")
-FINISHED = ("unit", "cost", "ratio", "granularity", "by", "rewinds", "distillation")
-FINISHED = (*FINISHED, "finetune_epochs", "finetune")
+TRAINED = (
+    *(*DENSE, "method", "factor", "p", "q", "weights", "epochs"),
+    *("warm_up", "begins", "proximal", "rounds"),
+)
+FINISHED = (
+    *("unit", "cost", "ratio", "granularity", "by", "rewinds", "distillation"),
+    *("finetune_epochs", "finetune"),
+)
 FINAL = (*TRAINED, *FINISHED)
 
 # Dense networks, as the paper has them: test accuracy in %.
