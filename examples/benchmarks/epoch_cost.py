@@ -89,7 +89,7 @@ def seconds_of(function, times=1):
 
 
 def compressed(name, data, validation, epochs):
-    """Returns the seconds of the epochs under the penalty, but for the first, and what was said."""
+    """Returns the seconds of the epochs under the penalty, but for the first."""
     with tempfile.TemporaryDirectory() as folder:
         result = gss.compress(
             zoo.build(name), data, validation, target=gss.StdThreshold(0.1),

@@ -21,7 +21,9 @@ class ProximalSteps(Procedure):
     After every epoch each group's neurons go through the prox of strength * (sum_j ||w_j||_2)^2,
     w_j being all in- and outgoing weights of neuron j: all are shortened by the same length, and
     those that are shorter vanish (`prox_exclusive`). One group follows the other, because a kernel
-    belongs to two of them. A vanished neuron can come back by its bias and normalisation alone.
+    belongs to two of them; a recurrent weight is shortened by both its neurons, that of a neuron
+    to itself twice, so for recurrent layers a step is no exact prox.
+    A vanished neuron can come back by its bias and normalisation alone.
     Source: the paper's penalty in the splitting of Combettes and Pesquet 2011.
 
     Args:
