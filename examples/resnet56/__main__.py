@@ -167,6 +167,8 @@ class Run:
                 "finetune_learning_rate": o.finetune_learning_rate,
                 "distil": o.distil,
             }
+            if o.finetune_weight_decay is not None:
+                settings["finetune_weight_decay"] = self.trainer.l2 = o.finetune_weight_decay
             start = State.of(pruned, self.trainer.optimizer())
             if not o.epochs[2]:
                 print(f"pruned-{ratio:g} {json.dumps(self.accuracies(pruned, start))}", flush=True)
@@ -336,6 +338,7 @@ def parsed(arguments):
     add("--gss-learning-rate", type=float, default=0.1)
     add("--finetune-learning-rate", type=float, default=0.05)
     add("--weight-decay", type=float, default=1e-4)
+    add("--finetune-weight-decay", type=float, help="default: as before finetuning")
     add("--label-smoothing", type=float, default=0.0)
     add("--distil", type=float, default=0.0, help="share of the loss that follows the dense model")
     add("--precision", choices=("float32", "mixed_bfloat16"), default="float32")

@@ -182,18 +182,18 @@ class ScanTrainer:
         self._jax = jax
         self._device = jax.devices()[0]
         self._network = network
-        self._smoothing, self._l2, self._distil = smoothing, l2, distil
+        self._smoothing, self.l2, self._distil = smoothing, l2, distil
         self._functions, self._data = {}, {}
 
     def optimizer(self):
         """Returns a new optimizer."""
-        return SGD(l2=self._l2)
+        return SGD(l2=self.l2)
 
     def epoch(self, model, state, data, steps, rates, seed, teacher=None):
         """As `FitTrainer.epoch`; `teacher` is the `State` of the network to learn from, or None."""
         jax = self._jax
         penalised = bool(model.losses)
-        key = ("train", id(model) if penalised else None, teacher is not None)
+        key = ("train", id(model) if penalised else None, teacher is not None, self.l2)
         if key not in self._functions:
             self._functions[key] = jax.jit(
                 self._train_function(model if penalised else self._network, teacher is not None),
