@@ -11,6 +11,7 @@ paper; the equation numbers are the paper's.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import keras
@@ -102,6 +103,9 @@ def power_sums(w, p: int, axes: Sequence[int], valued: bool = True) -> tuple:
 
         if not valued:
             return tuple(ops.zeros((w.shape[axis],), ops.dtype(w)) for axis in axes), gradient
+        apart = [size for axis, size in enumerate(w.shape) if axis not in axes]
+        if keras.backend.backend() == "jax" and rank > 2 and math.prod(apart) > 1:
+            return tuple(_sums_of_sums(w, p, axes)), gradient
         total = _folded_sum if in_tensorflow_xla() else ops.sum
         sums = zip(_powers(w, p, len(axes)), others, strict=True)
         return tuple(total(powers, axis=rest) for powers, rest in sums), gradient
@@ -121,6 +125,31 @@ def _powers(w, p: int, count: int) -> list:
         return [power(w)] * count
     bounds = [LOWEST / (k + 1) for k in range(count - 1)]
     return [*(power(ops.maximum(w, bound)) for bound in bounds), power(w)]
+
+
+def _sums_of_sums(w, p: int, axes: Sequence[int]) -> list:
+    """Returns the sums of `power_sums`, for which |w|^p is first added up along all other axes.
+
+    What JAX's XLA for CPUs needs twice, and what it turns into windows (sums along more than 32
+    entries), it writes to memory. Like this that is nothing of a kernel's size. The bounds keep
+    it from making one sum of two.
+    """
+    shape, first, second = [], [], []
+    for axis, size in enumerate(w.shape):
+        if axis not in axes:
+            windows = next(n for n in range(max(1, -(-size // 32)), size + 1) if size % n == 0)
+            second += [len(shape) - len(first)] * (windows > 1)
+            shape += [windows] * (windows > 1)
+            first.append(len(shape))
+            size //= windows
+        shape.append(size)
+    power, own = ops.square if p == 2 else ops.abs, sorted(axes)
+    small = power(ops.reshape(w, shape))
+    for summed in (first, second):
+        if summed:
+            small = ops.maximum(ops.sum(small, axis=tuple(summed)), LOWEST)
+    others = [tuple(k for k, each in enumerate(own) if each != axis) for axis in axes]
+    return [ops.sum(small, axis=other) if other else small for other in others]
 
 
 def _folded_sum(x, axis: tuple[int, ...]):

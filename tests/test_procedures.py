@@ -326,6 +326,25 @@ def largest(w, kept):
     return w * (np.abs(w) >= np.sort(np.abs(w), axis=None)[-kept])
 
 
+def test_proximal_steps_shorten_what_a_neuron_tells_itself_once():
+    layers = [keras.layers.SimpleRNN(5, name="rnn"), keras.layers.Dense(2, use_bias=False)]
+    model = keras.Sequential([keras.Input((4, 3)), *layers])
+    sizes = np.array([3.0, 2.0, 1.0, 0.3, 0.1])
+    shapes = [(3, 5), (5, 5), (5,), (5, 2)]
+    model.set_weights([np.ones(shape) * (sizes if 2 not in shape else 1) for shape in shapes])
+    proximal = gss.ProximalSteps(0.5)
+    proximal.begin(model)
+    proximal.update(0)
+    kernel, recurrent, bias, outgoing = model.get_weights()
+    scales = outgoing[:, 0].astype(np.float64)
+    assert 0 < np.count_nonzero(scales == 0) < 5 and scales.max() < 1
+    expected = np.outer(scales, scales)
+    np.fill_diagonal(expected, scales)
+    np.testing.assert_allclose(recurrent / sizes, expected, rtol=1e-5)
+    np.testing.assert_allclose(kernel / sizes, np.tile(scales, (3, 1)), rtol=1e-5)
+    assert (bias == np.float32(sizes)).all()
+
+
 def test_proximal_steps_minimise_each_groups_part_in_turn():
     """In float64: no other lengths give a smaller value, group by group, and zeros are exact."""
     model = small_model()

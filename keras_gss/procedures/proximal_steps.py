@@ -13,6 +13,7 @@ from keras_gss.procedures.base import AfterEpoch, Procedure
 from keras_gss.procedures.neuron_decay import neuron_norms
 from keras_gss.proximal import prox_exclusive
 from keras_gss.pruning.pieces import Part
+from keras_gss.regularizers.neuron_sums import shared_entries
 
 
 class ProximalSteps(Procedure):
@@ -21,8 +22,9 @@ class ProximalSteps(Procedure):
     After every epoch each group's neurons go through the prox of strength * (sum_j ||w_j||_2)^2,
     w_j being all in- and outgoing weights of neuron j: all are shortened by the same length, and
     those that are shorter vanish (`prox_exclusive`). One group follows the other, because a kernel
-    belongs to two of them; a recurrent weight is shortened by both its neurons, that of a neuron
-    to itself twice, so for recurrent layers a step is no exact prox.
+    belongs to two of them. Neurons of recurrent layers have weights in common, so that for these
+    the prox has no closed form: there every weight is shortened by both its neurons, or by the one
+    that it connects with itself.
     A vanished neuron can come back by its bias and normalisation alone.
     Source: the paper's penalty in the splitting of Combettes and Pesquet 2011.
 
@@ -77,7 +79,11 @@ class ProximalSteps(Procedure):
 
 
 def _multiply(group: NeuronGroup, scales: np.ndarray) -> None:
-    """Multiplies all in- and outgoing weights of each neuron by a number of its own."""
+    """Multiplies all in- and outgoing weights of each neuron by a number of its own, once."""
     for piece in (*group.incoming, *group.outgoing):
         scale = Part(piece.weight, piece.axis, piece.index).spread(scales)
+        if piece in group.incoming:  # what goes out of the same neuron too comes below
+            for other in group.outgoing:
+                if other.weight is piece.weight:
+                    scale = np.where(shared_entries(piece, other), 1.0, scale)
         piece.weight.assign(to_numpy(piece.weight) * scale)

@@ -37,7 +37,7 @@ class PowerSums:
 
         Entries that `part` and one of `counted` give to the same neuron are left out.
         """
-        shared = [_shared(part, other) for other in counted if other.weight is part.weight]
+        shared = [shared_entries(part, other) for other in counted if other.weight is part.weight]
         shared = [each for each in shared if each.any()]
         if shared:
             rest = ops.where(np.any(shared, axis=0), 0.0, norms.as_float(part.weight))
@@ -94,7 +94,7 @@ def _total(vectors: list[Any], size: int) -> Any:
     return sum(vectors[1:], start=vectors[0]) if vectors else ops.zeros((size,))
 
 
-def _shared(one: WeightSlice, other: WeightSlice) -> np.ndarray:
+def shared_entries(one: WeightSlice, other: WeightSlice) -> np.ndarray:
     """Tells which entries of a weight two slices give to the same neuron; bool, to broadcast."""
     mine, theirs = (_along(each) for each in (one, other))
     return (mine == theirs) & (mine >= 0)
