@@ -37,6 +37,7 @@ def render(results, readme=None):
         ValueError: lines of smoke runs, or none at all.
     """
     lines = {name: lines_of(results / f"{name}.jsonl") for name in settings.TITLES}
+    searched = lines_of(results / "search-levers.jsonl")
     panels = {name: lines_of(results / panel.results) for name, panel in settings.PANELS.items()}
     quick = sum(line["quick"] for each in (*lines.values(), *panels.values()) for line in each)
     if quick:
@@ -46,7 +47,9 @@ def render(results, readme=None):
     sections = [INTRODUCTION, originals([line for each in lines.values() for line in each])]
     for name, title in settings.TITLES.items():
         content = ""
-        if name in settings.TABLES:
+        if name == "levers":
+            content = held_out(searched)
+        elif name in settings.TABLES:
             content = table(lines[name])
             content += rivals(settings.RIVALS[name], panels) if name in settings.RIVALS else ""
         elif figures.draw(name, lines[name], panels, results / f"{name}.png"):
@@ -121,6 +124,19 @@ def originals(lines):
             )
     head = "| Original | the paper prints | ours, last epoch | weights | FLOPs |"
     return "\n".join([head, "|---" * 5 + "|", *rows, ""]) if rows else ""
+
+
+def held_out(lines):
+    """Returns the Markdown table of rows for which the test images were not read."""
+    named = [run.row for run in settings.LEVERS]
+    rows = []
+    for name in sorted({line["row"] for line in lines}, key=named.index):
+        own = [line for line in lines if line["row"] == name]
+        accuracies = [100 * line["accuracy"]["validation"] for line in own]
+        seeds = ", ".join(str(seed) for seed in sorted(line["seed"] for line in own))
+        rows.append(f"| {name} | {mean_and_spread(accuracies)} | {schedule(own[0])} | {seeds} |")
+    head = "| row | held-out images, last epoch | epochs | seeds |"
+    return "\n".join([head, "|---" * 4 + "|", *rows, ""]) if rows else ""
 
 
 def table(lines):
