@@ -79,6 +79,27 @@ def test_streams_are_what_several_blocks_add_to():
     assert resnet56.streams(model) == ["conv", "stage2_block1_2", "stage3_block1_2"]
 
 
+def test_the_penalty_can_grow_and_finetuning_has_options_of_its_own(folders, tmp_path):
+    more = ["--factor", "1e-3", "--distil", "0.5", "--finetune-weight-decay", "0.1", "--train-only"]
+    losses = []
+    for warm_up in ("0", "3"):
+        folder = tmp_path / warm_up
+        folder.mkdir()
+        shutil.copy(folders[0] / "base.npz", folder)
+        options = [*OPTIONS, *more, "--warm-up", warm_up, "--directory", str(folder)]
+        run = resnet56.Run(resnet56.parsed(options))
+        if keras.backend.backend() != "jax":
+            with pytest.raises(SystemExit, match="--distil and --warm-up need --loop scan"):
+                run()
+            return
+        run()
+        assert run.trainer.l2 == 0.1
+        with np.load(folder / "gss.npz") as content:
+            losses.append(json.loads(str(content["meta"]))["history"][0]["loss"])
+        assert (folder / "finetune-2.1.npz").exists()
+    assert losses[1] < losses[0] - 0.1  # a quarter of the penalty in the first epoch
+
+
 def test_without_finetuning_it_only_says_what_pruning_leaves(folders, tmp_path, capsys):
     for name in ("base.npz", "gss.npz"):
         shutil.copy(folders[0] / name, tmp_path)

@@ -87,7 +87,7 @@ class Run:
                 found[name] = round(float(np.mean(chosen == data[1])), 5)
         return found
 
-    def phase(self, number, name, model, state, peak, settings, teacher=None):
+    def phase(self, number, name, model, state, peak, settings, teacher=None, warm_up=0):
         """Trains a phase to its end, from its file if there is one; returns state and history.
 
         Args:
@@ -98,6 +98,7 @@ class Run:
             peak: the largest learning rate.
             settings: what it depends on; a file of other settings is refused.
             teacher: a `State` to distil from, or None.
+            warm_up: epochs in which the penalty grows to its factor.
         """
         epochs, batch, seed = self.options.epochs[number], self.options.batch, self.options.seed
         path = self.directory / f"{name}.npz"
@@ -117,8 +118,9 @@ class Run:
             before = {} if history else {"before": self.accuracies(self.host_of(model), state)}
             samples = training.order((seed, number), epoch, len(self.train[1]), batch)
             key = (seed, number, epoch)
+            strength = min(1.0, (epoch + 1) / (warm_up + 1))
             state, loss = self.trainer.epoch(
-                model, state, self.train, samples, table[epoch], key, teacher
+                model, state, self.train, samples, table[epoch], key, teacher, strength
             )
             if not np.isfinite(loss):
                 raise SystemExit(f"{name}: the loss is {loss} after epoch {epoch + 1}")
@@ -149,13 +151,15 @@ class Run:
         )
         gss_settings = {**base_settings, "factor": o.factor, "gss_epochs": o.epochs[1]}
         gss_settings["gss_learning_rate"] = o.gss_learning_rate
-        if o.streams != 1:
-            gss_settings["streams"] = o.streams
+        usual = {"streams": 1.0, "p": 2, "q": 2, "warm_up": 0}
+        own = {name: getattr(o, name) for name in usual}
+        gss_settings |= {name: value for name, value in own.items() if value != usual[name]}
         base.assign(self.network)  # a penalty may weigh what it finds
         weights = dict.fromkeys(streams(self.network), o.streams)
-        gss.attach(self.network, gss.GSSStructure(o.factor, weights=weights))
+        gss.attach(self.network, gss.GSSStructure(o.factor, p=o.p, q=o.q, weights=weights))
         sparse, gss_history = self.phase(
-            1, "gss", self.network, self.afresh(base), o.gss_learning_rate, gss_settings
+            *(1, "gss", self.network, self.afresh(base), o.gss_learning_rate, gss_settings),
+            warm_up=o.warm_up,
         )
         gss.detach(self.network, declared=True)
         for ratio in o.ratios:
@@ -331,6 +335,9 @@ def parsed(arguments):
     add("--epochs", type=int, nargs=3, default=[200, 200, 200], metavar=("BASE", "GSS", "TUNE"),
         help="TUNE 0: only print what pruning leaves, to choose the factor by")  # fmt: skip
     add("--factor", type=float, default=1e-6, help="of GSSStructure")
+    add("--p", type=int, choices=(1, 2), default=2, help="of GSSStructure")
+    add("--q", type=int, choices=(1, 2), default=2, help="of GSSStructure")
+    add("--warm-up", type=int, default=0, help="epochs in which the penalty grows to its factor")
     add("--streams", type=float, default=1.0, help="multiplier of the residual streams' penalty")
     add("--batch", type=int, default=128)
     add("--schedule", choices=("steps", "cosine", "onecycle"), default="steps")

@@ -91,14 +91,14 @@ class FitTrainer:
 
     def __init__(self, network, smoothing, l2, distil=0.0):
         self.smoothing, self.l2 = smoothing, l2
-        self._refused = bool(distil)
+        self._distil = distil
         self._model = self._optimizer = None
 
     def optimizer(self):
         """Returns a new optimizer."""
         return SGD(l2=self.l2)
 
-    def epoch(self, model, state, data, steps, rates, seed, teacher=None):
+    def epoch(self, model, state, data, steps, rates, seed, teacher=None, strength=1.0):
         """Trains one epoch from `state`; returns the new state and the mean loss.
 
         Args:
@@ -108,10 +108,11 @@ class FitTrainer:
             steps: the samples of each step, as `order` returns them.
             rates: the learning rate of each step.
             seed: tuple of integers that decides crops and flips.
-            teacher: unused.
+            teacher: refused, as is distillation.
+            strength: of the model's penalty; any but 1 is refused.
         """
-        if self._refused:
-            raise SystemExit("--distil needs --loop scan (KERAS_BACKEND=jax)")
+        if self._distil or strength != 1:
+            raise SystemExit("--distil and --warm-up need --loop scan (KERAS_BACKEND=jax)")
         if self._model is not model:
             self._model, self._optimizer = model, self.optimizer()
             smoothing = self.smoothing
@@ -189,8 +190,12 @@ class ScanTrainer:
         """Returns a new optimizer."""
         return SGD(l2=self.l2)
 
-    def epoch(self, model, state, data, steps, rates, seed, teacher=None):
-        """As `FitTrainer.epoch`; `teacher` is the `State` of the network to learn from, or None."""
+    def epoch(self, model, state, data, steps, rates, seed, teacher=None, strength=1.0):
+        """As `FitTrainer.epoch`; refuses nothing.
+
+        `teacher` is the `State` of the network to learn from, or None; the model's penalty is
+        multiplied by `strength`.
+        """
         jax = self._jax
         penalised = bool(model.losses)
         key = ("train", id(model) if penalised else None, teacher is not None, self.l2)
@@ -208,7 +213,7 @@ class ScanTrainer:
         frozen = None if teacher is None else (teacher.trainable, teacher.others)
         random = functools.reduce(jax.random.fold_in, seed[1:], jax.random.key(seed[0]))
         values = (state.trainable, state.others, state.optimizer)
-        rest = (masks, frozen, steps, np.asarray(rates, np.float32), random)
+        rest = (masks, frozen, steps, np.asarray(rates, np.float32), random, np.float32(strength))
         values, rest = self._put((values, rest))
         trained, loss = self._functions[key](values, *rest, images, labels)
         return State(*trained), float(loss)
@@ -259,7 +264,7 @@ class ScanTrainer:
             image = jax.lax.dynamic_slice(image, (top, left, 0), (32, 32, 3))
             return jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
 
-        def loss_of(trainable, others, x, y, teacher):
+        def loss_of(trainable, others, x, y, teacher, strength):
             logits, others, losses = model.stateless_call(
                 trainable, others, x, training=True, return_losses=True
             )
@@ -271,9 +276,9 @@ class ScanTrainer:
                 gap = jnp.log(goal) - jax.nn.log_softmax(own)
                 distance = (goal * gap).sum(-1).mean() * TEMPERATURE**2
                 loss = (1 - self._distil) * loss + self._distil * distance
-            return loss + sum(losses), others
+            return loss + strength * sum(losses), others
 
-        def function(values, masks, teacher, steps, rates, random, images, labels):
+        def function(values, masks, teacher, steps, rates, random, strength, images, labels):
             def step(values, each):
                 trainable, others, state = values
                 chosen, rate, number = each
@@ -281,7 +286,7 @@ class ScanTrainer:
                 x = jnp.pad(normalised(images[chosen]), ((0, 0), (4, 4), (4, 4), (0, 0)))
                 x = jax.vmap(crop)(keys, x)
                 (loss, others), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-                    trainable, others, x, labels[chosen], teacher
+                    trainable, others, x, labels[chosen], teacher, strength
                 )
                 state = [rate if i == rate_at else v for i, v in enumerate(state)]
                 trainable, state = optimizer.stateless_apply(state, gradients, trainable)
