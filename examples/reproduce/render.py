@@ -18,8 +18,8 @@ Made by `python examples/reproduce render` of the lines beside this file, each o
 command that wrote it. "Test, best epoch" is the paper's protocol, which picks the epoch of
 finetuning on the test images; "last epoch" is the figure to rely on. The settings of LeNet-300-100
 were chosen on held-out training images and frozen before the test images were read; those of
-LeNet-5 are guesses, but for the rows "searched" of Table 3. FLOPs are multiply-accumulates between
-live inputs and live neurons, as in the paper.
+LeNet-5 are guesses, but for the rows "searched". FLOPs are multiply-accumulates between live inputs
+and live neurons, as in the paper.
 """
 # In the project's README, around what is written there.
 BEGIN = "<!-- written by `python examples/reproduce render` -->\n"
