@@ -134,7 +134,9 @@ def _sums_of_sums(w, p: int, axes: Sequence[int]) -> list:
     entries), it writes to memory. Like this that is nothing of a kernel's size. The bounds keep
     it from making one sum of two.
     """
-    shape, first, second = [], [], []
+    shape: list[int] = []
+    first: list[int] = []
+    second: list[int] = []
     for axis, size in enumerate(w.shape):
         if axis not in axes:
             windows = next(n for n in range(max(1, -(-size // 32)), size + 1) if size % n == 0)
