@@ -100,6 +100,37 @@ def test_the_penalty_can_grow_and_finetuning_has_options_of_its_own(folders, tmp
     assert losses[1] < losses[0] - 0.1  # a quarter of the penalty in the first epoch
 
 
+@pytest.mark.parametrize("by", ["loss", "magnitude"])
+def test_neurons_compared_in_one_order_and_weights_rewound(folders, tmp_path, by):
+    for name in ("base.npz", "gss.npz"):
+        shutil.copy(folders[0] / name, tmp_path)
+    options = [*OPTIONS, "--directory", str(tmp_path), "--by", by, "--rewind"]
+    run = resnet56.Run(resnet56.parsed(options))
+    sparse, base = (state_of(tmp_path, name) for name in ("gss", "base"))
+    pruned = []
+    keep = run.pruned
+    run.pruned = lambda *arguments: pruned.extend(keep(*arguments)) or pruned
+    run.phase = lambda number, name, model, state, *rest, **more: (
+        stop(state) if number == 2 else type(run).phase(run, number, name, model, state, *rest)
+    )
+
+    def stop(state):
+        kernels = [k for k in sorted(base) if k.startswith("trainable/")]
+        assert len(kernels) == len(state.trainable)
+        changed = 0
+        for key, value in zip(kernels, state.trainable, strict=True):
+            left = value != 0
+            np.testing.assert_array_equal(value[left], base[key][left])
+            changed += np.count_nonzero(base[key][left] != sparse[key][left])
+        assert changed
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run()
+    dense, left = (resnet56.gss.count(model).live_macs for model in (run.host, pruned[0]))
+    assert 1.9 < dense / left < 4
+
+
 def test_without_finetuning_it_only_says_what_pruning_leaves(folders, tmp_path, capsys):
     for name in ("base.npz", "gss.npz"):
         shutil.copy(folders[0] / name, tmp_path)

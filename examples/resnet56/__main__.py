@@ -31,7 +31,7 @@ import cifar
 import keras
 import numpy as np
 import training
-from training import FitTrainer, ScanTrainer, State
+from training import FitTrainer, ScanTrainer, State, normalised
 
 import keras_gss as gss
 from keras_gss import zoo
@@ -163,7 +163,7 @@ class Run:
         )
         gss.detach(self.network, declared=True)
         for ratio in o.ratios:
-            pruned, trained = self.pruned(sparse, ratio)
+            pruned, trained = self.pruned(sparse, base, ratio)
             settings = {
                 **gss_settings,
                 "ratio": ratio,
@@ -171,6 +171,8 @@ class Run:
                 "finetune_learning_rate": o.finetune_learning_rate,
                 "distil": o.distil,
             }
+            if o.by != "deviation" or o.rewind:
+                settings |= {"by": o.by, "rewind": o.rewind}
             if o.finetune_weight_decay is not None:
                 settings["finetune_weight_decay"] = self.trainer.l2 = o.finetune_weight_decay
             start = State.of(pruned, self.trainer.optimizer())
@@ -186,13 +188,23 @@ class Run:
                 phases = {"base": base_history, "gss": gss_history, "finetune": history}
                 self.finish(ratio, pruned, tuned, settings, phases)
 
-    def pruned(self, state, ratio):
+    def pruned(self, state, base, ratio):
         """Prunes to 1 / ratio of the MACs; returns the float32 network and the one to train."""
+        o = self.options
+        state.assign(self.host)
+        options = {"keep_strongest": True}
+        if o.by == "loss":
+            images, labels = (each[:1000] for each in self.train)
+            options = {"by": gss.SNIP(normalised(images), labels, **options)}
+        elif o.by == "magnitude":
+            options = {"by": gss.MagnitudeThreshold(**options)}
+        target = gss.MacsBudget(1 / ratio, **options)
+        if ratio != 1:
+            target = gss.ZerosOf(gss.prune(self.host, target, granularity="neuron"))
         found = []
         for model in (self.host, self.network):
-            state.assign(model)
-            budget = gss.MacsBudget(1 / ratio, keep_strongest=True)
-            found.append(gss.prune(model, budget, granularity="neuron"))
+            (base if o.rewind else state).assign(model)
+            found.append(gss.prune(model, target, granularity="neuron"))
         self.twins[id(found[1])] = found[0]
         return found
 
@@ -339,6 +351,9 @@ def parsed(arguments):
     add("--q", type=int, choices=(1, 2), default=2, help="of GSSStructure")
     add("--warm-up", type=int, default=0, help="epochs in which the penalty grows to its factor")
     add("--streams", type=float, default=1.0, help="multiplier of the residual streams' penalty")
+    add("--by", choices=("deviation", "magnitude", "loss"), default="deviation",
+        help="neurons are compared by: their layer's deviation, or in one order")  # fmt: skip
+    add("--rewind", action="store_true", help="finetune the weights from before the penalty")
     add("--batch", type=int, default=128)
     add("--schedule", choices=("steps", "cosine", "onecycle"), default="steps")
     add("--learning-rate", type=float, default=0.1)
