@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_gss._checks import check_choice, check_integer, check_share
+from keras_gss._checks import check_choice, check_integer, check_share, reject
 
 
 def lenet_300_100(seed: int = 0, dropout: float = 0.0) -> keras.Model:
@@ -117,7 +117,7 @@ def resnet_56(seed: int = 0) -> keras.Model:
     return cifar_resnet(9, seed)
 
 
-def cifar_resnet(blocks: int, seed: int = 0) -> keras.Model:
+def cifar_resnet(blocks: int, seed: int = 0, size: int = 32) -> keras.Model:
     """A ResNet for CIFAR-10 (He et al. 2016, section 4.2), 6 * blocks + 2 layers deep.
 
     A 3x3 convolution to 16 channels, three stages of so many blocks with 16, 32 and 64 channels,
@@ -125,13 +125,23 @@ def cifar_resnet(blocks: int, seed: int = 0) -> keras.Model:
     every second pixel and appends zero channels ("option A"), so it has no parameters. Kernels
     begin normally with variance 2 / fan_in.
 
+    Args:
+        blocks: integer >= 1, how many a stage has.
+        seed: integer >= 0 from which every layer's initial weights follow.
+        size: height and width of the images, a multiple of 4.
+
+    Raises:
+        ValueError: an argument out of its range.
+
     Example:
     >>> cifar_resnet(blocks=3).name
     'resnet_20'
     """
     check_integer("blocks", blocks, minimum=1)
+    if check_integer("size", size, minimum=4) % 4:
+        raise reject("size", "a multiple of 4", size)
     seeds = _seeds(seed)
-    image = keras.layers.Input((32, 32, 3), name="image")
+    image = keras.layers.Input((size, size, 3), name="image")
     x = keras.layers.ReLU(name="relu")(_conv_bn(16, 1, "conv", seeds)(image))
     for stage, filters in enumerate((16, 32, 64), start=1):
         for block in range(1, blocks + 1):

@@ -96,6 +96,37 @@ def test_images_are_shifted_and_what_leaves_is_lost():
     assert runs.changed(settings.TABLE5[0]) is None
 
 
+def test_images_are_mirrored_one_by_one():
+    images = np.random.default_rng(0).uniform(1, 2, (50, 4, 4, 3)).astype("float32")
+    run_ = replace(settings.TABLE5[0], shift=0, flips=True)
+    made = runs.changed(run_)(images, np.random.default_rng(1))
+    mirrored = (made == images[:, :, ::-1]).all((1, 2, 3))
+    np.testing.assert_array_equal(made[~mirrored], images[~mirrored])
+    assert made.dtype == images.dtype and 10 < mirrored.sum() < 40
+
+
+def test_fewer_and_smaller_images(monkeypatch):
+    images = np.arange(5 * 4 * 4 * 3, dtype="float32").reshape(5, 4, 4, 3)
+    whole = (images, np.arange(5))
+    read = gss.datasets.Dataset("cifar10", 10, whole, whole, lambda: whole)
+    monkeypatch.setattr(runs.datasets, "load", lambda name, validation: read)
+    runs.dataset.cache_clear()
+    data = runs.dataset("cifar10", 5, size=2, images=3)
+    runs.dataset.cache_clear()
+    for (small, labels), number in ((data.train, 3), (data.validation, 5), (data.test(), 5)):
+        assert small.shape == (number, 2, 2, 3) and labels.tolist() == list(range(number))
+        np.testing.assert_array_equal(small[1, 0, 1], images[1, :2, 2:].mean((0, 1)))
+
+
+def test_a_network_for_smaller_images_has_the_same_weights():
+    run_ = settings.RESNET_56[0]
+    small, whole = runs.network(run_), zoo.build("resnet-56", run_.seed)
+    assert small.input_shape == (None, 16, 16, 3)
+    for one, other in zip(small.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert 4 * gss.count(small).macs == gss.count(whole).macs + 3 * 640
+
+
 def test_a_line_written_before_a_setting_was_there_counts_as_finished(tmp_path):
     asked = settings.TABLE2[0]
     older = {key: value for key, value in runs.asked(asked).items() if key != "shift"}
@@ -129,13 +160,14 @@ def test_structure_lists_the_flattened_width_after_convolutions():
 
 
 def test_every_row_names_methods_and_models_that_exist():
-    models = {name: zoo.build(name) for name in ("lenet-300-100", "lenet-5")}
+    models = {name: zoo.build(name) for name in ("lenet-300-100", "lenet-5", "resnet-56")}
     for rows in settings.RUNS.values():
         assert len({each.row for each in rows}) == len(rows)
         for each in rows:
             assert runs.penalty(each).factor == each.factor > 0
             assert (each.cost is None) != (each.ratio is None)
-            assert (each.model, each.dataset) in settings.ORIGINAL
+            assert (each.model, each.dataset) in settings.ORIGINAL or rows is settings.RESNET_56
+            assert each.smoke().model in zoo.MODELS
         assert runs.cut(rows[0], models[rows[0].model])["target"].keep_strongest
     for rivals in settings.RIVALS.values():
         protocol = gss.comparison.Protocol(**settings.PANELS[rivals.panel].protocol)

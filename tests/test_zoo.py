@@ -75,6 +75,12 @@ def test_residual_channels_are_cut_with_their_padding(tmp_path):
     assert widths[2] - widths[1] < 32
 
 
+def test_a_resnet_for_images_that_cannot_be_halved_twice_is_refused():
+    with pytest.raises(ValueError, match="`size` must be a multiple of 4. Received: size=18"):
+        zoo.cifar_resnet(1, size=18)
+    assert zoo.cifar_resnet(1, size=20).input_shape == (None, 20, 20, 3)
+
+
 def test_outputs_are_logits():
     outputs = zoo.build("lenet-300-100")(np.ones((2, 28, 28, 1), "float32"))
     assert np.abs(np.sum(outputs, axis=1) - 1).max() > 1e-3

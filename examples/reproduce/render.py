@@ -37,7 +37,7 @@ def render(results, readme=None):
         ValueError: lines of smoke runs, or none at all.
     """
     lines = {name: lines_of(results / f"{name}.jsonl") for name in settings.TITLES}
-    searched = lines_of(results / "search-levers.jsonl")
+    searched = {name: lines_of(results / f"search-{name}.jsonl") for name in settings.HELD_OUT}
     panels = {name: lines_of(results / panel.results) for name, panel in settings.PANELS.items()}
     quick = sum(line["quick"] for each in (*lines.values(), *panels.values()) for line in each)
     if quick:
@@ -47,8 +47,8 @@ def render(results, readme=None):
     sections = [INTRODUCTION, originals([line for each in lines.values() for line in each])]
     for name, title in settings.TITLES.items():
         content = ""
-        if name == "levers":
-            content = held_out(searched)
+        if name in settings.HELD_OUT:
+            content = held_out(searched[name])
         elif name in settings.TABLES:
             content = table(lines[name])
             content += rivals(settings.RIVALS[name], panels) if name in settings.RIVALS else ""
@@ -128,7 +128,9 @@ def originals(lines):
 
 def held_out(lines):
     """Returns the Markdown table of rows for which the test images were not read."""
-    named = [run.row for run in settings.LEVERS]
+    if not lines:
+        return ""
+    named = [run.row for run in settings.RUNS[lines[0]["target"]]]
     rows = []
     for name in sorted({line["row"] for line in lines}, key=named.index):
         own = [line for line in lines if line["row"] == name]
@@ -136,7 +138,7 @@ def held_out(lines):
         seeds = ", ".join(str(seed) for seed in sorted(line["seed"] for line in own))
         rows.append(f"| {name} | {mean_and_spread(accuracies)} | {schedule(own[0])} | {seeds} |")
     head = "| row | held-out images, last epoch | epochs | seeds |"
-    return "\n".join([head, "|---" * 4 + "|", *rows, ""]) if rows else ""
+    return "\n".join([head, "|---" * 4 + "|", *rows, ""])
 
 
 def table(lines):

@@ -128,7 +128,7 @@ def train(verbose, run, directory):
     if run.warm_up:
         method["schedule"] = gss.WarmUpFactor(run.warm_up, run.begins)
     if run.proximal:
-        method["procedure"] = gss.ProximalSteps(run.proximal, inputs=True)
+        method["procedure"] = gss.ProximalSteps(run.proximal, inputs=run.inputs)
     for cost in run.rounds:
         goal = dataclasses.replace(run, cost=cost)
         part = stage(run, beside(folder, f"{cost:g}"), verbose, start, goal, **method)
@@ -140,11 +140,18 @@ def train(verbose, run, directory):
 def stage(run, folder, verbose, start=None, goal=None, **arguments):
     """Trains one stage, and cuts what a goal, another run, asks for."""
     if not (folder / "result.json").exists():
-        model = zoo.build(run.model, run.seed) if start is None else load_model(start)
+        model = network(run) if start is None else load_model(start)
         options = {"target": gss.StdThreshold(0.0), "epochs": 0, "finetune_epochs": 0}
         options |= cut(goal, model) if goal else {}
         compress(run, model, folder, verbose, **{**options, **arguments})
     return folder
+
+
+def network(run):
+    """Returns the untrained network."""
+    if run.size:
+        return zoo.cifar_resnet(blocks=9, seed=run.seed, size=run.size)
+    return zoo.build(run.model, run.seed)
 
 
 def beside(folder, name):
@@ -224,7 +231,7 @@ def more(run, result, directory):
 
 def compress(run, model, folder, verbose, **arguments):
     """Calls `gss.compress` with what all stages have in common."""
-    data = dataset(run.dataset, run.validation)
+    data = dataset(run.dataset, run.validation, run.size, run.images)
     return gss.compress(
         model,
         data.train,
@@ -257,21 +264,24 @@ def changed(run):
             row, column = random.integers(reach, size=(2, len(images)))
             views = views[np.arange(len(images)), row, column]
             images = np.moveaxis(views, 1, -1)
+        if run.flips:
+            mirrored = random.random(len(images)) < 0.5
+            images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         return images
 
-    return change if run.dropout or run.shift else None
+    return change if run.dropout or run.shift or run.flips else None
 
 
 def penalty(run):
     """Returns the penalty of a run."""
     more = {"p": run.p, "q": run.q, "weights": run.weights}
     more = more if run.method == "gss-structure" else {}
-    return named_penalty(run.method, run.factor, inputs=True, **more)
+    return named_penalty(run.method, run.factor, inputs=run.inputs, **more)
 
 
 def cut(run, model):
     """Returns what is cut: by a ratio, or down to a cost."""
-    options = {"inputs": run.granularity == "neuron", "keep_strongest": True}
+    options = {"inputs": run.inputs and run.granularity == "neuron", "keep_strongest": True}
     if run.ratio is not None:
         target = gss.StdThreshold(run.ratio, **options)
     else:
@@ -286,14 +296,17 @@ def order(run, **options):
     """Returns what ranks the neurons or weights of all layers."""
     if run.by == "magnitude":
         return gss.MagnitudeThreshold(**options)
-    x, y = dataset(run.dataset, run.validation).train
+    x, y = dataset(run.dataset, run.validation, run.size, run.images).train
     return gss.SNIP(x[:1000], y[:1000], **options)
 
 
 def structure(count):
     """Returns live widths: input features, hidden layers, and what is flattened in between."""
     live = {name: live for name, (size, live) in count.structure.items() if size > 1}
-    widths, position = list(live.values()), list(live).index("fc1")
+    widths = list(live.values())
+    if "fc1" not in live:
+        return widths
+    position = list(live).index("fc1")
     (macs,) = (layer.live_macs for layer in count.layers if layer.name == "fc1")
     flattened = macs // widths[position]
     if flattened != widths[position - 1]:
@@ -302,6 +315,22 @@ def structure(count):
 
 
 @functools.lru_cache(maxsize=1)
-def dataset(name, validation):
-    """Reads a dataset once."""
-    return datasets.load(name, validation)
+def dataset(name, validation, size=None, images=None):
+    """Reads a dataset once; `size` and `images` as in `settings.Run`."""
+    data = datasets.load(name, validation)
+    train = tuple(part[:images] for part in data.train)
+    return dataclasses.replace(
+        data,
+        train=_averaged(train, size),
+        validation=_averaged(data.validation, size),
+        _read_test=lambda: _averaged(data.test(), size),
+    )
+
+
+def _averaged(split, size):
+    images, labels = split
+    samples, height, _, channels = images.shape
+    if size is None or size == height:
+        return split
+    share = height // size
+    return images.reshape(samples, size, share, size, share, channels).mean((2, 4)), labels

@@ -13,7 +13,11 @@ from typing import Any
 
 QUICK = {"dataset": "digits", "validation": 200.0, "quick": True, "cost": 0.3}
 QUICK_EPOCHS = {"pretrain_epochs": 1, "epochs": 2, "finetune_epochs": 1}
-QUICK_MODELS = {"lenet-300-100": "digits-mlp", "lenet-5": "digits-cnn"}
+QUICK_MODELS = {
+    "lenet-300-100": "digits-mlp",
+    "lenet-5": "digits-cnn",
+    "resnet-56": "digits-cnn",
+}
 SEARCH = {"role": "search", "validation": 5000.0}
 
 
@@ -26,7 +30,8 @@ class Run:
         row: what the row is called.
         model, dataset: a named model and a named dataset.
         method: a penalty's name, see `keras_gss.regularizers.named`.
-        factor: its strength, the paper's lambda; input features are groups too.
+        factor: its strength, the paper's lambda.
+        inputs: whether input features are groups too.
         p, q, weights: of "gss-structure".
         unit: what the cost is counted in, "weights" (non-zero, no biases) or "macs" (live).
         cost: how much of it may remain; 1 or less is a share of what the dense network has.
@@ -36,6 +41,9 @@ class Run:
         rewinds: whether finetuning begins with the weights from before the penalty.
         dropout: the share of the pixels that is dropped in training.
         shift: the most pixels by which an image is shifted in training, up or down, left or right.
+        flips: whether every second image is mirrored in training.
+        size: the pixels on a side to which images are averaged, where they have more.
+        images: how many of the training images are used; None: all.
         weight_decay: of pretraining and finetuning.
         pretrain_epochs, epochs, finetune_epochs: without penalty, under it, with zeros fixed.
         warm_up: epochs in which the penalty grows, or falls, to its factor.
@@ -59,6 +67,7 @@ class Run:
     dataset: str = "fashion_mnist"
     method: str
     factor: float
+    inputs: bool = True
     p: int = 2
     q: int = 2
     weights: Any = "uniform"
@@ -68,6 +77,9 @@ class Run:
     granularity: str = "element"
     dropout: float = 0.0
     shift: int = 0
+    flips: bool = False
+    size: int | None = None
+    images: int | None = None
     weight_decay: float = 1e-4
     pretrain_epochs: int = 40
     epochs: int = 250
@@ -88,6 +100,8 @@ class Run:
     def smoke(self) -> "Run":
         """Returns the smoke run of the same row."""
         changes: dict[str, Any] = {**QUICK, **QUICK_EPOCHS, "model": QUICK_MODELS[self.model]}
+        if self.size:
+            changes |= {"size": None, "images": None, "weights": "uniform"}
         return replace(self, **changes, ratio=None)
 
 
@@ -211,6 +225,34 @@ LEVERS = _rows(
         "finetuned with weight decay": {"finetune": (("shift", 1),)},
     },
 )
+# ResNet-56 on images of 16x16, cut to a quarter of its MACs, on a schedule for two CPU cores.
+STREAMS = ("conv", "stage2_block1_2", "stage3_block1_2")  # what the residual blocks add to
+RESNET_56 = _rows(
+    "resnet-56",
+    {
+        **{**STRUCTURE, "factor": 3e-5, "cost": 7842976, "granularity": "neuron", "inputs": False},
+        **{"model": "resnet-56", "dataset": "cifar10", "size": 16, "images": 25000},
+        **{"shift": 2, "flips": True, "weights": dict.fromkeys(STREAMS, 0.1)},
+        **{"pretrain_epochs": 24, "epochs": 10, "finetune_epochs": 10, **SEARCH},
+        "validation": 10000.0,
+    },
+    {
+        "factor 3e-5": {},
+        "factor 1e-4": {"factor": 1e-4},
+        "one order for all layers, by effect on the loss": {"by": "loss"},
+        "one order for all layers, by magnitude": {"by": "magnitude"},
+        "weights rewound": {"rewinds": True},
+        "the factor grows for 5 epochs": {"warm_up": 5},
+        "cut in two rounds": {"rounds": (15685952.0,)},
+        "distillation": {"distillation": 0.5},
+        "groups weighed by MACs": {"weights": "macs", "factor": 1.1e-5},
+        "residual streams penalised like the rest": {"weights": "uniform"},
+        "(p, q) = (2, 1)": {"q": 1, "factor": 5.5e-7},
+        "(p, q) = (1, 2)": {"p": 1, "factor": 1.7e-5},
+        "finetuned twice as long": {"finetune_epochs": 20},
+        "proximal steps of 1e-5": {"proximal": 1e-5},
+    },
+)
 DATASETS = ("fashion_mnist", "mnist")
 FORMS = {"GSS-element": {**ELEMENT, "ratio": 1.0}, "GSS-structure": {**STRUCTURE, "ratio": 0.3}}
 FIGURE1 = [  # the networks of Tables 2 and 4, whose weights are drawn
@@ -244,7 +286,7 @@ FIGURE6 = _rows(
     {dataset: {"dataset": dataset} for dataset in DATASETS},
 )
 RUNS = {"table2": TABLE2, "table3": TABLE3, "table4": TABLE4, "table5": TABLE5}
-RUNS |= {"ablation": ABLATION, "levers": LEVERS}
+RUNS |= {"ablation": ABLATION, "levers": LEVERS, "resnet-56": RESNET_56}
 RUNS |= {"figure1": FIGURE1, "figure4": FIGURE4, "figure5": FIGURE5, "figure6": FIGURE6}
 SEEDS = dict.fromkeys(("table2", "table4", "ablation", "levers"), (1, 2, 3))  # the others: one
 
@@ -342,6 +384,7 @@ RIVALS = {
     ),
 }
 TABLES = (*RIVALS, "ablation")
+HELD_OUT = ("levers", "resnet-56")  # the test images are not read for them
 
 # What a stage depends on: runs that agree in it share the network trained in it.
 DENSE = (
@@ -352,11 +395,14 @@ DENSE = (
     "seed",
     "dropout",
     "shift",
+    "flips",
+    "size",
+    "images",
     "weight_decay",
     "pretrain_epochs",
 )
 TRAINED = (
-    *(*DENSE, "method", "factor", "p", "q", "weights", "epochs"),
+    *(*DENSE, "method", "factor", "inputs", "p", "q", "weights", "epochs"),
     *("warm_up", "begins", "proximal", "rounds"),
 )
 FINISHED = (
@@ -378,6 +424,7 @@ TITLES = {
     "table5": "Table 5: LeNet-5 on MNIST, whole neurons",
     "ablation": "What each lever gives: Table 4's network at 29k MACs, on a shorter schedule",
     "levers": "What each lever gives: Table 3's network with 2.5k weights, on held-out images",
+    "resnet-56": "What each lever gives: ResNet-56 on small images, at a quarter of its MACs",
     "figure1": "Figures 1 and 2: which weights compete and which cooperate",
     "figure3": "Figure 3: accuracy against cost, five methods on equal terms",
     "figure4": "Figure 4: how much the factor matters",
