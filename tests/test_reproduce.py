@@ -57,6 +57,30 @@ def test_a_line_says_what_was_run_and_what_came_out(folder):
     assert 0 < accuracy["dense_test"] <= 1
 
 
+def test_every_kind_of_run_has_a_smoke_run(tmp_path):
+    results = tmp_path / "results"
+    run(tmp_path, "figure3", "--quick", "--only", "structure-mnist")
+    (record,) = lines_of(results / "structure-mnist.jsonl")[-1:]
+    assert record["quick"] and record["role"] == "final" and record["target"] == 0.24
+    run(tmp_path, "cost", "--quick")
+    costs = lines_of(results / "cost.jsonl")
+    assert [each["method"] for each in costs] == ["gss-structure", "gss-element", "group-greg"]
+    assert all(each["quick"] and each["plain_milliseconds"] > 0 for each in costs)
+    run(tmp_path, "levers-resnet-56", "--quick", "--only", "distillation", "--seeds", "0")
+    (line,) = lines_of(results / "search-levers-resnet-56.jsonl")
+    assert line["quick"] and line["accuracy"]["test_last_epoch"] is None
+    with pytest.raises(ValueError, match="lines in .* are of smoke runs"):
+        run(tmp_path, "render", "--results", str(results))
+
+
+@pytest.mark.parametrize("file", ["search-levers.jsonl", "search-levers-resnet-56.jsonl"])
+def test_no_table_is_made_of_a_smoke_run_on_held_out_images(tmp_path, file):
+    asked = settings.LEVERS[0].smoke()
+    runs.append(tmp_path / file, {**runs.asked(asked), "accuracy": {"validation": 0.5}})
+    with pytest.raises(ValueError, match="1 lines in .* are of smoke runs"):
+        run(tmp_path, "render", "--results", str(tmp_path))
+
+
 def test_what_is_finished_is_not_run_again_and_stages_are_shared(folder, monkeypatch):
     stages = sorted(path.name.split("-")[0] for path in folder.iterdir())
     assert stages == ["dense", "final", "final", "results", "trained"]  # cut, and finetuned
@@ -196,8 +220,9 @@ def test_tables_and_figures_of_lines(folder, tmp_path):
     (cells,) = re.findall(r"^\| GSS-element \| (.*) \|$", page, re.MULTILINE)
     last = 100 * line["accuracy"]["test_last_epoch"]
     spread = abs(last - 50) / 2**0.5
+    printed = gss.comparison.published.PUBLISHED["lenet-300-100", "fashion_mnist", "gss-element"]
     assert cells.split(" | ")[1] == f"{(last + 50) / 2:.2f} ± {spread:.2f} %"
-    assert cells.endswith("| 1 + 2 + 1 | 1, 2 | 89.20 % at 3.7k weights (layers: 3.5k)")
+    assert cells.endswith(f"| 1 + 2 + 1 | 1, 2 | {printed}")
     assert "| lenet-300-100, fashion_mnist | 90.29 % |" in page
     assert (tmp_path / "figure6.png").read_bytes().startswith(b"\x89PNG")
 
@@ -212,6 +237,34 @@ def test_the_readme_says_what_the_committed_lines_say():
     for short in lines["table4"]:
         short["epochs"] = 100
     assert table != render.summary(lines)  # a row of another schedule is no such row
+
+
+def test_the_table_of_resnet_56_says_what_the_committed_lines_say():
+    results = FOLDER.parent / "results"
+    lines = [json.loads(line) for line in (results / "resnet56.jsonl").read_text().splitlines()]
+    table = render.resnet_56(lines)
+    assert render.BEGIN + table + render.END in (results / "README.md").read_text()
+    (mean,) = re.findall(r"^\| 4x fewer MACs, mean of 2 \|.*\| (\S+) \| -0.5 \|$", table, re.M)
+    losses = [
+        line["accuracy"]["finetune"]["last"]["test"] - line["accuracy"]["base"]["last"]["test"]
+        for line in lines
+        if line["ratio"] == 4 and "finetune_weight_decay" not in line["settings"]
+    ]
+    assert float(mean) == pytest.approx(100 * np.mean(losses), abs=0.006)
+
+
+def test_dense_networks_are_averaged_over_all_that_were_trained():
+    lines = [
+        {
+            **runs.asked(replace(settings.TABLE3[0], seed=seed, pretrain_epochs=epochs)),
+            "accuracy": {"dense_test": accuracy},
+        }
+        for seed, epochs, accuracy in (
+            *((1, 20, 0.99), (1, 20, 0.99), (1, 20, 0.97), (2, 20, 0.98), (3, 5, 0.5)),
+        )
+    ]
+    (row,) = re.findall(r"^\| lenet-5, mnist \| (.*) \|$", render.originals(lines), re.M)
+    assert row == "99.32 % | 98.00 ± 1.00 % | 430,500 | 2,293,000 | 20 | 3 | 1, 2"
 
 
 def test_every_figure_is_drawn(tmp_path):

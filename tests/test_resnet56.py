@@ -186,6 +186,16 @@ def test_schedules(schedule, begin, end):
     assert table[-1, -1] == pytest.approx(end, abs=0.002)
 
 
-def test_steps_fall_at_half_and_three_quarters():
-    table = resnet56.rates("steps", 0.1, 8, 3)[:, 0]
-    np.testing.assert_allclose(table, [0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+def test_steps_fall_where_the_paper_lets_them():
+    table = resnet56.rates("steps", 0.1, 164, 3)
+    np.testing.assert_allclose(table[:, 0], [0.1] * 81 + [0.01] * 41 + [0.001] * 42)
+    np.testing.assert_allclose(table[:, -1], [0.1] * 81 + [0.01] * 41 + [0.001] * 42)
+
+
+def test_several_seeds_each_have_a_folder(monkeypatch):
+    begun = []
+    monkeypatch.setattr(resnet56, "Run", lambda o: lambda: begun.append((str(o.directory), o.seed)))
+    monkeypatch.setattr(sys, "argv", ["resnet56"])
+    resnet56.main(["--directory", "some", "--seeds", "3", "5", "--loop", "fit"])
+    resnet56.main(["--directory", "some", "--seeds", "7", "--loop", "fit"])
+    assert begun == [("some/seed3", 3), ("some/seed5", 5), ("some", 7)]

@@ -183,13 +183,18 @@ def cost(lines):
     found = {}
     for line in lines:
         found.setdefault(line["method"], []).append((line["weights"], line["extra_milliseconds"]))
-    found = {method: np.array(sorted(points)).T for method, points in found.items()}
+    sizes = np.array(sorted({line["weights"] for line in lines}))
+    found = {  # on a logarithmic axis; noise can be below zero
+        method: np.array(sorted(point for point in points if point[1] > 0)).T
+        for method, points in found.items()
+    }
 
     def paint(axes):
         plotted(found, xscale="log", yscale="log", xlabel="weights")(axes)
-        (xs, ys), *_ = found.values()
-        axes.plot(xs, ys[-1] * xs / xs[-1], "k:", label="linear")
+        _, ys = next(iter(found.values()))
+        axes.plot(sizes, ys[-1] * sizes / sizes[-1], "k:", label="linear")
         axes.set(ylabel="extra milliseconds per step")
+        axes.set_xticks(sizes, [f"{size / 1e6:.1f}M" for size in sizes])
         axes.tick_params(axis="x", which="minor", labelbottom=False)
 
     return [paint]

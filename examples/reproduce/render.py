@@ -1,9 +1,11 @@
 """Turns lines of results into Markdown tables and pictures."""
 
 import dataclasses
+import json
 import statistics
 
 import figures
+import numpy as np
 import settings
 
 from keras_gss import zoo
@@ -17,9 +19,12 @@ INTRODUCTION = """# The paper's tables and figures
 Made by `python examples/reproduce render` of the lines beside this file, each of which holds the
 command that wrote it. "Test, best epoch" is the paper's protocol, which picks the epoch of
 finetuning on the test images; "last epoch" is the figure to rely on. The settings of LeNet-300-100
-were chosen on held-out training images and frozen before the test images were read; those of
-LeNet-5 are guesses, but for the rows "searched". FLOPs are multiply-accumulates between live inputs
-and live neurons, as in the paper.
+were chosen on held-out training images and frozen before the test images were read. Those of
+LeNet-5 are guesses, but for the rows "searched"; the factor 6e-5 comes from a prototype that was
+judged by its best epoch on the test images. FLOPs are multiply-accumulates between live inputs and
+live neurons, as in the paper; a structure is that of the first seed, other figures are means. The
+rivals' lines hold no figures of single layers, so their tables lack these columns; where
+"the paper prints" is empty, its figure is not at hand.
 """
 # In the project's README, around what is written there.
 BEGIN = "<!-- written by `python examples/reproduce render` -->\n"
@@ -39,7 +44,8 @@ def render(results, readme=None):
     lines = {name: lines_of(results / f"{name}.jsonl") for name in settings.TITLES}
     searched = {name: lines_of(results / f"search-{name}.jsonl") for name in settings.HELD_OUT}
     panels = {name: lines_of(results / panel.results) for name, panel in settings.PANELS.items()}
-    quick = sum(line["quick"] for each in (*lines.values(), *panels.values()) for line in each)
+    all_lines = (*lines.values(), *searched.values(), *panels.values())
+    quick = sum(line["quick"] for each in all_lines for line in each)
     if quick:
         raise ValueError(
             f"{quick} lines in '{results}' are of smoke runs (quick), of which no table is made."
@@ -62,9 +68,16 @@ def render(results, readme=None):
     (results / "README.md").write_text("\n".join(filter(None, sections)))
     print(f"written: {results / 'README.md'}")
     if readme:
-        before, rest = readme.read_text().split(BEGIN)
-        after = rest.split(END)[1]
-        readme.write_text(before + BEGIN + summary(lines) + END + after)
+        write_between_marks(readme, summary(lines))
+        runs = (results.parent / "resnet56.jsonl").read_text().splitlines()
+        content = resnet_56([json.loads(line) for line in runs])
+        write_between_marks(results.parent / "README.md", content)
+
+
+def write_between_marks(path, content):
+    """Replaces what is between `BEGIN` and `END` in a file."""
+    before, rest = path.read_text().split(BEGIN)
+    path.write_text(before + BEGIN + content + END + rest.split(END)[1])
 
 
 def lines_of(path):
@@ -100,6 +113,52 @@ def reached(lines):
     return f"{best:.2f} % ({last:.2f}) at {cost:.1f}k {unit}"
 
 
+def resnet_56(lines):
+    """Returns the table of `examples/resnet56`: accuracies beside those of its dense network."""
+
+    def percent(value):
+        return f"{100 * value:.2f} %"
+
+    base = lines[0]["accuracy"]["base"]
+    dense = base["last"]["test"]
+    cells = [*map(percent, (dense, base["best_on_test"]["test"], base["last"]["validation"])), ""]
+    macs, parameters = lines[0]["macs"][0], lines[0]["parameters"][0]
+    rows = [[f"dense, {base['last']['epoch']} epochs", f"{macs:,}", f"{parameters:,}", *cells, ""]]
+    groups = {}
+    for line in lines:
+        decay = line["settings"].get("finetune_weight_decay")
+        groups.setdefault((line["ratio"], decay), []).append(line)
+    for (ratio, decay), group in sorted(groups.items(), key=str):
+        name = f"{ratio:g}x fewer MACs" if ratio > 1 else "dense"
+        name += "" if decay is None else f", weight decay {decay:g}"
+        allowed = settings.RESNET_56_ASKED.get(ratio)
+        asked = "" if allowed is None else f"-{allowed:.1f}" if allowed else "0.0"
+        losses = []
+        for line in group:
+            found = line["accuracy"]["finetune"]
+            losses.append(100 * (found["last"]["test"] - dense))
+            rows.append(
+                [
+                    f"{name}, {line['settings']['finetune_epochs']} epochs of finetuning",
+                    f"{line['macs'][1]:,}",
+                    f"{line['parameters'][1]:,}",
+                    percent(found["last"]["test"]),
+                    percent(found["best_on_test"]["test"]),
+                    percent(found["last"]["validation"]),
+                    f"{losses[-1]:+.2f}",
+                    asked,
+                ]
+            )
+        if len(group) > 1:
+            rows.append(
+                [f"{name}, mean of {len(group)}", *[""] * 5, f"{np.mean(losses):+.2f}", asked]
+            )
+    head = "| | MACs | parameters | test, last epoch | best epoch | held-out, last epoch "
+    head += "| last, to dense | asked for |"
+    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{head}\n|---{'|--:' * 7}|\n{body}\n"
+
+
 def originals(lines):
     """Returns the table of the dense networks, of those that were trained longest."""
     rows = []
@@ -111,19 +170,22 @@ def originals(lines):
             and not (line["dropout"] or line.get("shift"))
         ]
         longest = max((line["pretrain_epochs"] for line in plain), default=0)
-        own = {
-            line["seed"]: 100 * line["accuracy"]["dense_test"]
+        trained = {  # lines of one seed may share a network, or be of several machines
+            (line["seed"], line["accuracy"]["dense_test"])
             for line in plain
             if line["pretrain_epochs"] == longest
         }
-        if own:
+        if trained:
             whole = count(zoo.build(model))
             rows.append(
-                f"| {model}, {dataset} | {printed:.2f} % | {mean_and_spread(list(own.values()))} "
-                f"| {whole.weights:,} | {whole.live_macs:,} |"
+                f"| {model}, {dataset} | {printed:.2f} % "
+                f"| {mean_and_spread([100 * accuracy for _, accuracy in sorted(trained)])} "
+                f"| {whole.weights:,} | {whole.live_macs:,} | {longest} | {len(trained)} "
+                f"| {', '.join(map(str, sorted({seed for seed, _ in trained})))} |"
             )
-    head = "| Original | the paper prints | ours, last epoch | weights | FLOPs |"
-    return "\n".join([head, "|---" * 5 + "|", *rows, ""]) if rows else ""
+    head = "| Original | the paper prints | ours, last epoch | weights | FLOPs | epochs | networks "
+    head += "| seeds |"
+    return "\n".join([head, "|---" * 8 + "|", *rows, ""]) if rows else ""
 
 
 def held_out(lines):
@@ -148,7 +210,7 @@ def table(lines):
     head = ["row", "test, best epoch", "test, last epoch", "weights", "FLOPs"]
     kinds = ["CONV" if name.startswith("conv") else "FC" for name in lines[0]["layers"]]
     head += [f"{kind}{kinds[:place].count(kind) + 1}" for place, kind in enumerate(kinds)]
-    head += ["structure", "factor", "epochs", "seeds", "the paper prints"]
+    head += ["structure (first seed)", "factor", "epochs", "seeds", "the paper prints"]
     groups = {}
     for line in lines:
         key = (line["row"], line["factor"], schedule(line), line["cost"])

@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10: dense, under GSSStructure, pruned to a share of its MACs, finetuned, cut.
 
-    python examples/resnet56 --directory runs/seed0                     # the paper's schedule
+    python examples/resnet56 --directory runs/whole                     # the paper's schedule
     python examples/resnet56 pack cifar10.npz                           # for a machine without TF
     KERAS_BACKEND=jax python examples/resnet56 --directory runs/short --data cifar10.npz
         --epochs 60 40 40 --schedule onecycle --precision mixed_bfloat16 --time-limit 540
@@ -48,7 +48,7 @@ def rates(schedule, peak, epochs, steps):
     """Returns the learning rate of every step, shape (epochs, steps)."""
     at = np.arange(epochs * steps) / max(epochs * steps, 1)
     if schedule == "steps":
-        relative = np.where(at < 0.5, 1.0, np.where(at < 0.75, 0.1, 0.01))
+        relative = np.where(at < 81 / 164, 1.0, np.where(at < 122 / 164, 0.1, 0.01))
     elif schedule == "cosine":
         relative = (1 + np.cos(np.pi * at)) / 2
     else:
@@ -344,9 +344,9 @@ def parsed(arguments):
     add("--directory", required=True, help="states, results and exports; empty or an earlier run's")
     add("--data", help="file made by `pack`; default: tensorflow-datasets")
     add("--ratios", type=float, nargs="+", default=[2.1, 2.6, 4.0], help="times fewer MACs")
-    add("--epochs", type=int, nargs=3, default=[200, 200, 200], metavar=("BASE", "GSS", "TUNE"),
+    add("--epochs", type=int, nargs=3, default=[164, 164, 164], metavar=("BASE", "GSS", "TUNE"),
         help="TUNE 0: only print what pruning leaves, to choose the factor by")  # fmt: skip
-    add("--factor", type=float, default=1e-6, help="of GSSStructure")
+    add("--factor", type=float, default=1e-5, help="of GSSStructure")
     add("--p", type=int, choices=(1, 2), default=2, help="of GSSStructure")
     add("--q", type=int, choices=(1, 2), default=2, help="of GSSStructure")
     add("--warm-up", type=int, default=0, help="epochs in which the penalty grows to its factor")
@@ -358,14 +358,14 @@ def parsed(arguments):
     add("--schedule", choices=("steps", "cosine", "onecycle"), default="steps")
     add("--learning-rate", type=float, default=0.1)
     add("--gss-learning-rate", type=float, default=0.1)
-    add("--finetune-learning-rate", type=float, default=0.05)
+    add("--finetune-learning-rate", type=float, default=0.1)
     add("--weight-decay", type=float, default=1e-4)
     add("--finetune-weight-decay", type=float, help="default: as before finetuning")
     add("--label-smoothing", type=float, default=0.0)
     add("--distil", type=float, default=0.0, help="share of the loss that follows the dense model")
     add("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     add("--validation", type=int, default=5000, help="training images held out; 0: none")
-    add("--seed", type=int, default=0)
+    add("--seeds", type=int, nargs="+", default=[0], help="several: each in a folder of its own")
     add("--loop", choices=("fit", "scan"), default="scan" if jax else "fit")
     add("--evaluate-every", type=int, default=1, help="epochs between two evaluations")
     add("--save-every", type=int, default=10, help="epochs between two writes of the state")
@@ -374,6 +374,7 @@ def parsed(arguments):
     add("--export", help="folder of the cut models; default: DIRECTORY/export")
     add("--quick", action="store_true", help="a smoke run on made-up images; marked in its results")
     options = parser.parse_args(arguments)
+    options.seed = options.seeds[0]
     if options.loop == "scan" and not jax:
         parser.error("--loop scan needs KERAS_BACKEND=jax")
     if options.quick:
@@ -396,7 +397,12 @@ def main(arguments):
 
         # all but the trainer's own arrays; pruning and cutting are many small steps
         jax.config.update("jax_default_device", jax.devices("cpu")[0])
-    Run(options)()
+    whole = options.directory
+    for seed in options.seeds:
+        options.seed = seed
+        if len(options.seeds) > 1:
+            options.directory = Path(whole, f"seed{seed}")
+        Run(options)()
 
 
 if __name__ == "__main__":
