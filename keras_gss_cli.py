@@ -247,6 +247,18 @@ def _compress(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--directory", type=Path, help="checkpoints; the same command resumes what it finds there"
     )
+    training.add_argument(
+        "--jit",
+        action=argparse.BooleanOptionalAction,
+        help="whether XLA compiles the step; default: by what the model is made of",
+    )
+    training.add_argument(
+        "--steps-per-execution",
+        type=_integer(1),
+        metavar="N",
+        help="steps per call of the compiled function, lowered to a divisor of an epoch's steps; "
+        "default: up to 50",
+    )
     add("--inputs", choices=INPUTS, default="keep", help=_INPUTS_HELP)
     add("--output", type=Path, help=f"the small model: {_OUTPUT_HELP}")
     add("--overwrite", action="store_true", help="replace an earlier --output")

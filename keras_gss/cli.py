@@ -103,6 +103,8 @@ def compress(args: Namespace) -> None:
         test=test,
         directory=args.directory,
         seed=args.seed,
+        jit_compile=args.jit,
+        steps_per_execution=args.steps_per_execution,
     )
     print(f"\n{result.report}")
     if args.output:

@@ -183,7 +183,7 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
     options = "--regularizer gss-structure --p 1 --q 2 --weights macs --penalise-inputs "
     options += "--params 0.25 --granularity element --inputs narrow --pretrain-epochs 4 "
     options += "--learning-rate 0.01 --weight-decay 0.5 --validation 30 "
-    options += "--distillation 0.25 --warm-up 7"
+    options += "--distillation 0.25 --warm-up 7 --no-jit --steps-per-execution 3"
     assert main(compress(dead, points, *options.split())) == 1
     penalty = passed.pop("regularizer")
     assert (
@@ -206,7 +206,15 @@ def test_compress_passes_on_what_it_is_told(monkeypatch, dead, points, tmp_path)
         "distillation": 0.25,
         "directory": None,
         "seed": 0,
+        "jit_compile": False,
+        "steps_per_execution": 3,
     }
+
+
+@pytest.mark.parametrize(("options", "jit"), [([], None), (["--jit"], True), (["--no-jit"], False)])
+def test_speed_is_chosen_unless_told(dead, points, options, jit):
+    args = build_parser().parse_args(compress(dead, points, *options))
+    assert (args.jit, args.steps_per_execution) == (jit, None)
 
 
 @pytest.mark.parametrize(
@@ -341,6 +349,8 @@ def test_wrong_usage_exits_with_2(capsys, dead, points, tmp_path):
     both = compress(dead, points, "--macs", "0.5", "--ratio", "1")
     assert "not allowed with" in refuses(capsys, *both)
     assert "expected an integer >= 1" in refuses(capsys, *compress(dead, points, "--batch-size=0"))
+    none = compress(dead, points, "--steps-per-execution", "0")
+    assert "--steps-per-execution: expected an integer >= 1, received 0" in refuses(capsys, *none)
     assert "invalid choice: 'h5'" in refuses(capsys, "export", dead, tmp_path / "x", "--format=h5")
     assert "NAME=NUMBER" in refuses(capsys, *compress(dead, points, "--weights", "hidden"))
 

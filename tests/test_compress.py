@@ -18,7 +18,7 @@ from keras_gss import report
 from keras_gss.compress.data import batches, check_data, epoch_order
 from keras_gss.compress.distillation import one_hot, soften
 from keras_gss.compress.optimizers import AdamL2
-from keras_gss.compress.phases import Phase, choose_speed, loss_for
+from keras_gss.compress.phases import Phase, Speed, choose_speed, in_words, loss_for
 from keras_gss.compress.pipeline import _WarnIfEmptied
 from keras_gss.compress.search import largest_accepted
 from keras_gss.compress.state import RunDirectory
@@ -632,6 +632,42 @@ def test_xla_for_dense_nets_only(layers, jit):
 def test_steps_per_execution_divide_the_epoch(steps, asked, chosen):
     model = small_model()
     assert choose_speed(model, steps, steps_per_execution=asked).steps_per_execution == chosen
+
+
+@pytest.mark.parametrize(
+    ("layers", "asked", "line"),
+    [
+        ([], {}, "10 steps per epoch: compiled by XLA, 10 steps per call, "),
+        (
+            [keras.layers.Reshape((6, 1)), keras.layers.Conv1D(2, 3), keras.layers.Flatten()],
+            {"steps_per_execution": 1},
+            "10 steps per epoch: not compiled by XLA, 1 step per call, ",
+        ),
+    ],
+)
+def test_the_log_says_first_how_it_trains(capsys, monkeypatch, layers, asked, line):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    run(
+        model=keras.Sequential(
+            [keras.Input((6,)), *layers, *(keras.layers.Dense(3) for _ in "ab")]
+        ),
+        target=gss.StdThreshold(0.0),
+        **{"pretrain_epochs": 0, "epochs": 0, "finetune_epochs": 0, "verbose": True},
+        **{"jit_compile": None, "steps_per_execution": None, **asked},
+    )
+    line += "data in memory (tf.data), CPU threads: one per core (TensorFlow chooses)"
+    assert capsys.readouterr().out.splitlines()[0] == line
+
+
+def test_the_log_says_what_keras_and_tensorflow_do(monkeypatch):
+    plain = choose_speed(small_model(), 10)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert in_words(plain, small_model()).endswith(", CPU threads: 3")
+    assert in_words(Speed("auto", 10), small_model()).startswith("not compiled by XLA, ")
+    refusing = small_model()
+    refusing.layers[0].supports_jit = False
+    with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):
+        assert in_words(plain, refusing).startswith("not compiled by XLA, ")
 
 
 def ends_in(*layers):

@@ -444,6 +444,17 @@ def test_noise_keeps_a_dense_net_from_xla():
         assert choose_speed(procedure.end(model), 10) == choose_speed(small_model(), 10)
 
 
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="on JAX the choice is Keras' own")
+def test_the_log_says_when_the_procedure_trains_in_another_way(capsys):
+    chosen = {"jit_compile": None, "epochs": 1, "finetune_epochs": 0, "verbose": True}
+    run(gss.BayesL1Trim(0.1, h=1), **chosen)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("10 steps per epoch: compiled by XLA, 1 step per call, ")
+    assert second == "phase train: not " + first.removeprefix("10 steps per epoch: ")
+    run(gss.Spred(0.1), **chosen)
+    assert "phase train:" not in capsys.readouterr().out
+
+
 # What can be reparametrised
 
 

@@ -1,5 +1,6 @@
 """One phase of training: compiled for speed, resumed where it stopped, a line per epoch."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,52 @@ def choose_speed(
         jit = _is_dense(model)
     divisor = next(k for k in range(limit, 0, -1) if steps % k == 0)
     return Speed(jit, divisor)
+
+
+def in_words(speed: Speed, model: keras.Model) -> str:
+    """Says how `fit` will execute: what was chosen, and what is left to the framework.
+
+    Args:
+        speed: what was chosen.
+        model: not compiled yet. Its `jit_compile` is set and read back, because Keras decides
+            "auto" there and refuses True, with a warning, where a layer does not support it.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> in_words(Speed(jit_compile=False, steps_per_execution=50), model)  # doctest: +ELLIPSIS
+    'not compiled by XLA, 50 steps per call, data in memory (...), ...'
+    """
+    if speed.jit_compile != "auto":
+        model.jit_compile = speed.jit_compile
+    compiled = "compiled by XLA" if model.jit_compile else "not compiled by XLA"
+    steps = speed.steps_per_execution
+    calls = f"{steps} step{'s' if steps > 1 else ''} per call"
+    feed = "tf.data" if keras.backend.backend() == "tensorflow" else "NumPy"
+    return f"{compiled}, {calls}, data in memory ({feed}), {_processor()}"
+
+
+def _processor() -> str:
+    """Names the GPU or the threads of the CPU, in words; they are never this library's choice."""
+    backend = keras.backend.backend()
+    threads: int | str | None = None
+    if backend == "tensorflow":
+        if not _on_cpu_tensorflow():
+            return "on a GPU"
+        import tensorflow as tf
+
+        chooser, variable = "TensorFlow", "TF_NUM_INTRAOP_THREADS"
+        threads = tf.config.threading.get_intra_op_parallelism_threads()  # 0: not set
+    elif backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            return f"on {device.device_kind}"
+        chooser, variable = "XLA", "NPROC"
+    else:
+        return f"threads as {backend} chooses"
+    threads = threads or os.environ.get(variable)
+    return f"CPU threads: {threads or f'one per core ({chooser} chooses)'}"
 
 
 def _is_dense(model: keras.Model) -> bool:

@@ -31,7 +31,7 @@ from keras_gss.callbacks import GroupSparsity
 from keras_gss.compress.data import Augment, Data, check_augment, check_data, size_of
 from keras_gss.compress.described import described, fingerprint, named
 from keras_gss.compress.distillation import one_hot, soften
-from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate
+from keras_gss.compress.phases import Phase, Trainer, choose_speed, evaluate, in_words
 from keras_gss.compress.result import Result
 from keras_gss.compress.search import AccuracyDrop, settle
 from keras_gss.compress.state import RunDirectory
@@ -90,6 +90,15 @@ def compress(
     directory and arguments ends where it would have ended. (In a tf_keras model dropout draws as
     its own layers' seeds say.)
 
+    How it trains is printed first. What the model is made of decides whether XLA compiles the step
+    (with TensorFlow on a CPU never for convolutions), and one call takes up to 50 steps;
+    `jit_compile` and `steps_per_execution` overrule that. The data stay in memory, from where
+    `tf.data`, or NumPy on JAX, feeds them batch by batch; to feed them otherwise, put
+    `GroupSparsity` into a `fit` of your own, then `prune` and `slim`. Threads are the framework's
+    own choice, one per core, and fixed once there is a model: before that, on TensorFlow
+    `tf.config.threading.set_intra_op_parallelism_threads` or the environment variable
+    `TF_NUM_INTRAOP_THREADS` sets them, on JAX the variable `NPROC`.
+
     Args:
         model: a built classifier with one output, trained or not; it is not changed. Logits or
             softmax, the loss is chosen accordingly.
@@ -125,9 +134,10 @@ def compress(
             directory it serves another target.
         seed: integer >= 0; decides the order of the samples and what dropout drops.
         jit_compile: whether to use XLA; None to choose by what the model is made of.
-        steps_per_execution: steps per call of the compiled function; None to choose.
+        steps_per_execution: steps per call of the compiled function, lowered to a divisor of an
+            epoch's steps; None to choose.
         timed: measure the latency for the report too, which takes about two seconds.
-        verbose: print a line per epoch.
+        verbose: print how it trains and a line per epoch.
 
     Returns:
         The `Result`.
@@ -201,10 +211,11 @@ def compress(
         say=functools.partial(print, flush=True) if verbose else lambda line: None,
         augment=augment,
     )
-    trainer.say(f"{steps} steps per epoch, {trainer.speed}")
     phase = functools.partial(Phase, learning_rate=settings["learning_rate"])
 
     start = _without_penalties(model)
+    how = in_words(trainer.speed, start)
+    trainer.say(f"{steps} steps per epoch: {how}")
     plain = functools.partial(phase, decay=True, weight_decay=weight_decay)
     history = trainer.fit(start, plain("pretrain", pretrain_epochs, seed=(seed, 0)))
     trained = rebuild(model)
@@ -220,6 +231,9 @@ def compress(
         callbacks = [*method.callbacks(), *callbacks]
         training = phase("train", epochs, seed=(seed, 1))
         own = replace(trainer, speed=speed_of(trained))  # noise on kernels is slow under XLA
+        own_way = in_words(own.speed, trained)
+        if own_way != how:
+            trainer.say(f"phase train: {own_way}")
         history = history + own.fit(trained, training, callbacks, state=method.state())
         trained = method.end(trained)
     trained = _without_penalties(trained)
