@@ -7,14 +7,14 @@ with their kernels, forward and for both gradients (but that of the first layer'
 TensorFlow in one compiled function, on as many threads. Activations, pooling, the loss, the
 optimizer, the metrics, the data and Keras come on top. `compress` trains under `GSSStructure` as
 its log says; its epochs hold the validation on a tenth of the samples and the checkpoint too, which
-`fit` and the arithmetic leave out. The three take turns; medians over the rounds are compared.
+`fit` and the arithmetic leave out. The three take turns; medians over the rounds are compared, and
+the spread is the quartiles of the ratios within a round.
 """
 
 import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from graph_work import machine
 
 import keras_gss as gss
 from keras_gss import zoo
@@ -117,10 +118,16 @@ def measured(name, rounds, epochs):
         taken["plain fit"].append(seconds_of(fit))
     medians = {kind: statistics.median(seconds) for kind, seconds in taken.items()}
     ratios = {kind: medians[kind] / medians["arithmetic"] for kind in ("compress", "plain fit")}
+    of_rounds = {kind: np.reshape(seconds, (rounds, -1)) for kind, seconds in taken.items()}
+    spread = {
+        kind: np.quantile(of_rounds[kind] / of_rounds["arithmetic"], [0.25, 0.75]).tolist()
+        for kind in ratios
+    }
     chosen = choose_speed(zoo.build(name), SAMPLES // BATCH)
     return {
         **{"model": name, "compress_chose": str(chosen), "times_the_arithmetic": ratios},
-        **{"asked_at_most": AT_MOST[name], "median_seconds": medians, "seconds": taken},
+        **{"spread": spread, "asked_at_most": AT_MOST[name]},
+        **{"median_seconds": medians, "seconds": taken},
     }
 
 
@@ -134,7 +141,7 @@ def main():
     arguments = parser.parse_args()
     if keras.backend.backend() != "tensorflow":
         parser.error("the arithmetic is TensorFlow's: set KERAS_BACKEND=tensorflow")
-    load = os.getloadavg()
+    load = [os.getloadavg()[0]]
     rows = []
     for name in arguments.models:
         row = measured(name, arguments.rounds, arguments.epochs)
@@ -144,12 +151,11 @@ def main():
             f"{name}: {row['median_seconds']['arithmetic']:.3f} s an epoch of arithmetic, {times}"
         )
     if arguments.out:
-        versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+        load.append(os.getloadavg()[0])
         result = {
             "command": " ".join(["python", *sys.argv]),
             "date": datetime.date.today().isoformat(),
-            "machine": {"cores": os.cpu_count(), "load": load, "processor": platform.machine()},
-            "versions": {**versions, "python": platform.python_version()},
+            "machine": {**machine(), "load_before_and_after": load},
             "rows": rows,
         }
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -18,7 +18,6 @@ import functools
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,11 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from host import host
 from keras import layers
 
 import keras_gss as gss
 
-sys.setrecursionlimit(10_000)  # Keras walks a graph of 1,600 layers recursively
 DEPTHS = (10, 100, 400, 1600)
 BESIDE = ("chain of 10", "chain of 100", "chain of 400", "chain of 1600", "ResNet50", "ViT")
 BESIDE += ("EfficientNetB7", "NASNetLarge")
@@ -65,6 +64,11 @@ def vit(size=224, patch=16, width=768, heads=12, blocks=12):
         x = layers.Add()([x, layers.Dense(width)(y)])
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
     return keras.Model(image, layers.Dense(1000)(x))
+
+
+def application(name):
+    """Builds one of `keras.applications`, or the "ViT", with random weights."""
+    return vit() if name == "ViT" else getattr(keras.applications, name)(weights=None)
 
 
 def other(python, name, rounds):
@@ -144,22 +148,12 @@ def record(kind, name, model, rounds, cut, checked):
 
 def machine():
     """Describes where and with what the figures were taken."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    backend = keras.backend.backend()
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        **host(),
         "keras": keras.__version__,
-        "backend": keras.backend.backend(),
+        "backend": backend,
+        "backend_version": sys.modules[backend].__version__,
         "keras_gss": gss.__version__,
     }
 
@@ -173,6 +167,7 @@ def main():
     parser.add_argument("--beside", metavar="PYTHON", help="one that has Torch-Pruning")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
+    sys.setrecursionlimit(10_000)  # Keras walks a graph of 1,600 layers recursively
     result = {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
@@ -181,9 +176,7 @@ def main():
     }
     cases = []
     for name in arguments.models:
-        constructor = vit if name == "ViT" else getattr(keras.applications, name)
-        options = {} if name == "ViT" else {"weights": None}
-        build = functools.partial(constructor, **options)
+        build = functools.partial(application, name)
         cases.append(("application", name, build, name in CUT, name in CHECKED))
     for n in arguments.depths:
         cases.append(("chain", f"chain of {n}", functools.partial(chain, n), True, n <= 400))

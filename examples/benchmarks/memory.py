@@ -4,9 +4,10 @@
     python examples/benchmarks/memory.py --models ResNet50 --out examples/results/memory.json
 
 Neurons under a threshold are pruned and cut. Peaks are those of the resident memory (Linux),
-less what the process held before the model was built. The model is among them until it is pruned;
-then it is let go of, and only the pruned one is beside what `slim` makes. Without the two variables
-glibc keeps freed memory for later, up to another size of the model, and that would count.
+less what the process, one per model, held before the model was built. The model is among them until
+it is pruned; then it is let go of, and only the pruned one is beside what `slim` makes. Without the
+two variables glibc keeps freed memory for later, up to another size of the model, and that would
+count.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import datetime
 import functools
 import gc
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-from graph_work import machine
+from graph_work import application, machine
 
 import keras_gss as gss
 
@@ -51,10 +53,10 @@ def warmed():
     return resident()
 
 
-def record(name, ratio):
-    """Measures one of `keras.applications` and prints a line."""
+def record(ratio, name):
+    """Measures one of `keras.applications`, or the "ViT", and prints a line."""
     base = warmed()
-    model = getattr(keras.applications, name)(weights=None)
+    model = application(name)
     size = 4 * model.count_params()
     row = {"model": name, "bytes": size, "built": (resident() - base) / size}
     threshold = gss.StdThreshold(ratio)
@@ -72,17 +74,21 @@ def record(name, ratio):
 def main():
     """Measures, prints a line per model and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", default=["ResNet50"])
+    parser.add_argument("--models", nargs="+", default=["ResNet50"], help='or "ViT"')
     parser.add_argument("--ratio", type=float, default=1.0, help="of the threshold: what is cut")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    allocator = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("MALLOC_")]
+    allocator = {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")}
+    settings = [f"{key}={value}" for key, value in allocator.items()]
     result = {
-        "command": " ".join([*allocator, "python", *sys.argv]),
+        "command": " ".join([*settings, "python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "rows": [record(name, arguments.ratio) for name in arguments.models],
+        "allocator": allocator,
     }
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        recording = functools.partial(record, arguments.ratio)
+        result["rows"] = pool.map(recording, arguments.models, chunksize=1)
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -3,18 +3,19 @@
     python examples/benchmarks/penalty_cost.py --model lenet-5 --setting fastest --out cost.json
 
 Four runs of `model.fit` take turns of a few steps: plain, under the penalty, with fixed zeros, and
-plain once more, which shows the noise. Every turn is timed in wall-clock and in CPU time. Lower
-quartiles over all rounds are compared with those of both plain runs; the spread is that of the
-ratios within a round. What the callback does once an epoch is timed apart, and added for the ratio
-of whole epochs.
+plain once more, which shows the noise. With `--refresh-every` a fifth one, "refreshed", has the
+penalty whose selection variables are held for so many steps; "penalty" is its closed form. Every
+turn is timed in wall-clock and in CPU time. Lower quartiles over all rounds are compared with those
+of both plain runs; the spread is that of the ratios within a round. What the callback does once an
+epoch is timed apart, and added for the ratio of whole epochs.
 """
 
 import argparse
 import datetime
 import functools
 import json
+import math
 import os
-import platform
 import runpy
 import sys
 import threading
@@ -25,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from graph_work import machine
 
 import keras_gss as gss
 from keras_gss import zoo
@@ -82,12 +84,14 @@ class Turns(keras.callbacks.Callback):
             self._start()
 
 
-def models(name, speed, penalty):
-    """Returns `{kind: model}`, compiled alike."""
+def models(name, speed, penalties):
+    """Returns `{kind: model}`, compiled alike; `penalties` holds the penalty of some kinds."""
     build = MODELS[name]
     zeros = gss.prune(build(), gss.StdThreshold(0.3))
-    kinds = {"plain": build(), "penalty": build(), "zeros": zeros, "plain again": build()}
-    gss.attach(kinds["penalty"], penalty)
+    penalised = {kind: build() for kind in penalties}
+    for kind, model in penalised.items():
+        gss.attach(model, penalties[kind])
+    kinds = {"plain": build(), **penalised, "zeros": zeros, "plain again": build()}
     return compiled(kinds, speed)
 
 
@@ -170,7 +174,9 @@ def main():
     parser.add_argument("--p", type=int, choices=(1, 2), default=2)
     parser.add_argument("--q", type=int, choices=(1, 2), default=2)
     parser.add_argument("--neurons-only", action="store_true", help="leave input features out")
-    parser.add_argument("--refresh-every", type=int, default=1)
+    parser.add_argument(
+        "--refresh-every", type=int, default=1, help="above 1: measures that form of it too"
+    )
     parser.add_argument(
         "--threads", type=int, default=0, help="TensorFlow's threads; one makes for less noise"
     )
@@ -183,20 +189,27 @@ def main():
 
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
-    penalty = gss.GSSStructure(
-        arguments.factor,
-        arguments.p,
-        arguments.q,
-        inputs=not arguments.neurons_only,
-        refresh_every=arguments.refresh_every,
-    )
+    refreshes = {"penalty": 1}
+    if arguments.refresh_every > 1:
+        refreshes["refreshed"] = arguments.refresh_every
+    penalties = {
+        kind: gss.GSSStructure(
+            arguments.factor,
+            arguments.p,
+            arguments.q,
+            inputs=not arguments.neurons_only,
+            refresh_every=steps,
+        )
+        for kind, steps in refreshes.items()
+    }
     model = MODELS[arguments.model]()
     speed = choose_speed(model, EPOCH, steps_per_execution=arguments.steps_per_execution)
     if arguments.setting == "plain":
         speed = Speed(jit_compile=False, steps_per_execution=1)
-    executions = -(-arguments.steps // speed.steps_per_execution)
-    steps = executions * speed.steps_per_execution
-    kinds = models(arguments.model, speed, penalty)
+    least = math.lcm(speed.steps_per_execution, arguments.refresh_every)  # as many refreshes each
+    steps = -(-arguments.steps // least) * least
+    executions = steps // speed.steps_per_execution
+    kinds = models(arguments.model, speed, penalties)
     turns = {kind: Turns(executions) for kind in kinds}
     for kind, each in turns.items():
         train(kinds[kind], arguments.setting, each, steps * (arguments.rounds + 2))
@@ -209,7 +222,6 @@ def main():
     rounds = [dict(zip(turns, each, strict=True)) for each in columns]
     rounds = rounds[1:]  # the first turn traced the step
 
-    once = epoch_end(kinds["penalty"], times=10)
     found = {
         kind: {clock: compared(rounds, kind, clock) for clock in CLOCKS}
         for kind in kinds
@@ -217,13 +229,19 @@ def main():
     }
     plain = [each[kind]["wall"] for each in rounds for kind in ("plain", "plain again")]
     step = quartile(plain) / steps
-    whole = found["penalty"]["wall"]["ratio"] + once / (EPOCH * step)
+    epochs = {}
+    for kind in penalties:
+        once = epoch_end(kinds[kind], times=10)
+        whole = found[kind]["wall"]["ratio"] + once / (EPOCH * step)
+        epochs[kind] = {"epoch_end_milliseconds": once, "epoch_ratio": whole}
     print(f"{arguments.model}, {arguments.setting}: {step:.2f} ms per step, load {load}")
     for kind, clocks in found.items():
         for clock, each in clocks.items():
             low, high = each["spread"]
             print(f"  {kind:12} {clock:5} {each['ratio']:.3f}x  ({low:.3f} to {high:.3f})")
-    print(f"  once an epoch {once:.1f} ms: {whole:.3f}x for epochs of {EPOCH} steps")
+    for kind, each in epochs.items():
+        once, whole = each.values()
+        print(f"  {kind}: once an epoch {once:.1f} ms, {whole:.3f}x for epochs of {EPOCH} steps")
     if arguments.out:
         result = {
             "command": " ".join(["python", *sys.argv]),
@@ -233,23 +251,19 @@ def main():
             "jit_compile": speed.jit_compile,
             "steps_per_execution": speed.steps_per_execution,
             "batch_size": BATCH,
-            "penalty": penalty.get_config(),
+            "penalty": penalties["penalty"].get_config(),
+            "refresh_every": arguments.refresh_every,
             "rounds": arguments.rounds,
             "steps_per_turn": steps,
             "plain_milliseconds_per_step": step,
             "compared_with_plain": found,
-            "epoch_end_milliseconds": once,
-            "epoch_ratio": whole,
+            **epochs.pop("penalty"),
+            **epochs,
             "machine": {
-                "cpus": os.cpu_count(),
+                **machine(),
                 "threads": arguments.threads or "as many as Keras' backend likes",
                 "load_before_and_after": load,
                 "note": arguments.note,
-            },
-            "versions": {
-                "keras": keras.__version__,
-                "backend": keras.backend.backend(),
-                "python": platform.python_version(),
             },
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
