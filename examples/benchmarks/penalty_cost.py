@@ -36,6 +36,11 @@ from keras_gss.compress.phases import Speed, choose_speed
 SEQUENCES = Path(__file__).parents[1] / "sequences"
 MODELS = {name: functools.partial(zoo.build, name) for name in zoo.MODELS}
 MODELS["transformer"] = lambda: runpy.run_path(str(SEQUENCES))["transformer"]()
+MODELS["784-2400-800-10"] = lambda: keras.Sequential(  # eight times as wide as LeNet-300-100
+    [keras.Input((28, 28, 1)), keras.layers.Flatten()]
+    + [keras.layers.Dense(units, "relu") for units in (2400, 800)]
+    + [keras.layers.Dense(10)]
+)
 BATCH = 100
 EPOCH = 600  # steps: 60,000 samples
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
