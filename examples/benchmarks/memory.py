@@ -1,13 +1,13 @@
 """How much memory cutting takes at its peak, in sizes of the model.
 
-    MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=65536 \
+    TF_ENABLE_ONEDNN_OPTS=0 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=65536 \
     python examples/benchmarks/memory.py --models ResNet50 --out examples/results/memory.json
 
 Neurons under a threshold are pruned and cut. Peaks are those of the resident memory (Linux),
 less what the process, one per model, held before the model was built. The model is among them until
 it is pruned; then it is let go of, and only the pruned one is beside what `slim` makes. Without the
-two variables glibc keeps freed memory for later, up to another size of the model, and that would
-count.
+three variables glibc, and on newer processors TensorFlow's oneDNN, keep freed memory for later, up
+to another size of the model, and that would count.
 """
 
 import argparse
@@ -26,6 +26,9 @@ import keras
 from graph_work import application, machine
 
 import keras_gss as gss
+
+# environment variables that say how freed memory is kept
+ALLOCATORS = ("MALLOC_", "TF_ENABLE_ONEDNN_OPTS")
 
 
 def resident(key="VmRSS"):
@@ -78,7 +81,7 @@ def main():
     parser.add_argument("--ratio", type=float, default=1.0, help="of the threshold: what is cut")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    allocator = {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")}
+    allocator = {key: value for key, value in os.environ.items() if key.startswith(ALLOCATORS)}
     settings = [f"{key}={value}" for key, value in allocator.items()]
     result = {
         "command": " ".join([*settings, "python", *sys.argv]),

@@ -5,8 +5,11 @@ Where the layers or the structure that a table lists add up to something else, b
 
 PUBLISHED: dict[tuple[str, str, str], str] = {
     ("lenet-300-100", "fashion_mnist", "gss-structure"): "89.51 % at 32.6k MACs",
-    ("lenet-300-100", "fashion_mnist", "gss-element"): "89.20 % at 3.7k weights (layers: 3.5k; FC2 is "
-    "printed as 0.37 %, its weights are 3.67 %)",
+    (
+        "lenet-300-100",
+        "fashion_mnist",
+        "gss-element",
+    ): "89.20 % at 3.7k weights (layers: 3.5k; FC2 is printed as 0.37 %, its weights are 3.67 %)",
     ("lenet-300-100", "fashion_mnist", "transformed-l1"): "2.52 % of the weights, FC1 "
     "22.60 %, FC2 4.00 % (weights: 2.22 %, 1.11 %, 10.33 %)",
     ("lenet-300-100", "fashion_mnist", "group-lasso"): "94.2k MACs (structure: 95.5k)",
