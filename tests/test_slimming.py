@@ -466,3 +466,25 @@ def test_a_model_of_chance_is_cut_and_said_not_to_be_compared():
         small, report = gss.slim(model, return_report=True)
     assert report.max_difference is None
     assert small.layers[0].units == 2
+
+
+@pytest.mark.parametrize(("side", "samples"), [(8, 4), (200, 1)])
+def test_a_network_of_large_inputs_is_compared_on_one_sample(monkeypatch, side, samples):
+    model = keras.Sequential(
+        [
+            keras.Input((side, side, 3)),
+            layers.Conv2D(2, 3, side // 4, name="conv"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="logits"),
+        ]
+    )
+    put(model.get_layer("logits"), [[1.0, 2.0], [0.0, 0.0]], [0.0, 0.0])
+    seen, slimming = [], sys.modules["keras_gss.slimming"]
+    lean = slimming._keras.predict_lean
+    monkeypatch.setattr(
+        slimming._keras, "predict_lean", lambda m, x: seen.append(x.shape[0]) or lean(m, x)
+    )
+    small, report = gss.slim(model, return_report=True)
+    assert seen == [samples] * 2
+    assert small.get_layer("conv").filters == 1
+    assert report.max_difference < 1e-6
