@@ -496,8 +496,13 @@ CLAIMS = {
     "DeepGSS121 at two factors, both rankings, rewinding, distillation, and finetuning without "
     "shifts or with weight decay.",
     "levers-resnet-56": "ResNet-56 on CIFAR-10 averaged to 16x16, 25,000 images, a short schedule "
-    "with Adam on two CPU cores: to see which lever is worth a GPU's time, not a result. Held-out "
-    "images are 10,000, so that half a point is noise; one seed. Dense, 24 epochs: 71.3 %. TODO",
+    "with Adam on two CPU cores: to see which lever is worth a GPU's time, not a result. 10,000 "
+    "images are held out, so that half a point is noise; one seed. The dense network has 71.3 % "
+    "after its 24 epochs, and the cut ones, trained for 20 more, more than that. Cutting in two "
+    "rounds helps by a point, weighing by MACs by half of one, a growing factor costs as much. "
+    "Rewinding costs 3.5 points and one order by the effect on the loss 2.3. Rows without a line: "
+    "the other factor, the order by magnitude, (p, q), streams like the rest, distillation (0.9 in "
+    "all runs at full size) and longer finetuning.",
     "figure1": "The paper explains that under GSS-element the weights of a neuron compete, and "
     "that under GSS-structure they cooperate while whole neurons compete: confirmed. The kernels "
     "between the strongest neurons are scattered zeros in the first network and a block of whole "
