@@ -89,6 +89,18 @@ class Turns(keras.callbacks.Callback):
             self._start()
 
 
+def jax_state(model, batch):
+    """Makes the optimizer's variables; returns what JAX's compiled step is given and gives back."""
+    model.train_on_batch(*(array[:2] for array in batch))
+    variables = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    return [[variable.value for variable in each] for each in variables]
+
+
 def models(name, speed, penalties):
     """Returns `{kind: model}`, compiled alike; `penalties` holds the penalty of some kinds."""
     build = MODELS[name]

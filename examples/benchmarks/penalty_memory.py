@@ -28,7 +28,7 @@ import keras
 import numpy as np
 from graph_work import machine
 from keras import layers
-from penalty_cost import MODELS
+from penalty_cost import MODELS, jax_state
 
 import keras_gss as gss
 
@@ -101,14 +101,7 @@ def compile_on_jax(model, data):
     """Compiles a step that may overwrite the weights and moments it is given; it does not run."""
     import jax
 
-    model.train_on_batch(*(array[:2] for array in data))  # makes the optimizer's variables
-    state = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-    state = [[variable.value for variable in variables] for variables in state]
+    state = jax_state(model, data)
     options = {"xla_dump_to": DUMP.name, "xla_dump_hlo_as_text": True}
     jax.jit(model.train_step, donate_argnums=0).lower(state, data).compile(options)
 

@@ -22,7 +22,7 @@ import jax
 import keras
 import numpy as np
 from graph_work import machine
-from penalty_cost import BATCH, MODELS
+from penalty_cost import BATCH, MODELS, jax_state
 
 import keras_gss as gss
 
@@ -39,14 +39,7 @@ def compiled(build, penalty):
     shapes = model.input_shape[1:], model.output_shape[1:-1]
     x = np.random.default_rng(0).random((BATCH, *shapes[0])).astype(model.inputs[0].dtype)
     batch = x, np.zeros((BATCH, *shapes[1]), int)
-    model.train_on_batch(*(array[:2] for array in batch))  # makes the optimizer's variables
-    variables = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-    state = [[jax.numpy.array(v.value, copy=True) for v in each] for each in variables]
+    state = jax.tree.map(lambda value: value.copy(), jax_state(model, batch))  # each has its own
     return jax.jit(model.train_step, donate_argnums=0), state, jax.device_put(batch)
 
 
