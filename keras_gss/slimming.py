@@ -104,11 +104,13 @@ def slim(
     with _keras.full_precision():
         live = liveness(found, inputs=inputs != "keep")
         narrowed = {} if inputs == "keep" else _narrowed_inputs(model, live)
+        # What the cut model has to say is computed before it takes memory.
+        expected = _outputs(model) if check else None
         small = _cut(model, live, narrowed)
         if inputs == "select":
             small = _select(model, small, narrowed)
         if check:
-            difference = _check(model, small, {} if inputs == "select" else narrowed)
+            difference = _check(model, small, expected, {} if inputs == "select" else narrowed)
     if not return_report:
         return small
     selected = {} if inputs == "keep" else {n.name: n.flat for n in narrowed.values()}
@@ -271,11 +273,13 @@ def _select(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowe
     return library.Model(structure, outputs, name=model.name)
 
 
-def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed]) -> float | None:
+def _check(
+    model: keras.Model, small: keras.Model, expected: Any, narrowed: dict[int, _Narrowed]
+) -> float | None:
     """Compares the outputs on random inputs; in float64 where float32 rounding blurs them."""
     allowed = tolerance(model)
     ways = [narrowed[id(source.layer)] for source in _keras.sources(model)] if narrowed else []
-    difference = _difference(model, small, ways, allowed)
+    difference = _difference(model, small, expected, ways, allowed)
     if difference is None:
         warnings.warn(
             f"'{model.name}' gives two different outputs for the same input, so `slim` could not "
@@ -286,7 +290,7 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
     decisive = difference
     if may_be_rounding(model, difference):
         exact = in_float64(model)
-        decisive = _difference(exact, in_float64(small), ways, allowed)
+        decisive = _difference(exact, in_float64(small), _outputs(exact), ways, allowed)
     if decisive is None or not decisive <= allowed:
         raise RuntimeError(
             f"The cut model's outputs differ from those of '{model.name}' by {decisive:.1e} of the "
@@ -296,26 +300,36 @@ def _check(model: keras.Model, small: keras.Model, narrowed: dict[int, _Narrowed
     return difference
 
 
+def _outputs(model: keras.Model) -> Any:
+    return _keras.predict_lean(model, _check_inputs(model))
+
+
+def _check_inputs(model: keras.Model) -> Any:
+    inputs = random_inputs(model, 1)
+    large = sum(np.size(x) for x in tree.flatten(inputs)) >= _LARGE
+    return inputs if large else random_inputs(model, _CHECK_BATCH)
+
+
 def _difference(
-    model: keras.Model, small: keras.Model, narrowed: list[_Narrowed], noise: float
+    model: keras.Model,
+    small: keras.Model,
+    expected: Any,
+    narrowed: list[_Narrowed],
+    noise: float,
 ) -> float | None:
     """Returns the relative difference of the outputs, None if the model alone makes it `noise`."""
-    inputs = random_inputs(model, 1)
-    if sum(np.size(x) for x in tree.flatten(inputs)) < _LARGE:
-        inputs = random_inputs(model, _CHECK_BATCH)
-    fewer = tree.flatten(inputs)
+    fewer = tree.flatten(_check_inputs(model))
     if narrowed:
         fewer = [
             narrow(keras.ops.convert_to_tensor(x))
             for narrow, x in zip(narrowed, fewer, strict=True)
         ]
-    expected = _keras.predict_lean(model, inputs)
     structure = _keras.input_structure(small)
     received = _keras.predict_lean(small, tree.pack_sequence_as(structure, fewer))
     difference, scale = max_difference(expected, received)
     scale = scale or 1.0
     if not difference <= noise * scale:
-        again, _ = max_difference(expected, _keras.predict_lean(model, inputs))
+        again, _ = max_difference(expected, _outputs(model))
         if again > noise * scale:
             return None
     return difference / scale

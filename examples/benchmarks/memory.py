@@ -1,10 +1,11 @@
-"""How much memory cutting takes at its peak, in sizes of the model.
+"""How much memory cutting takes at its peak: in sizes of the weights, and of the built model.
 
     TF_ENABLE_ONEDNN_OPTS=0 MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=65536 \
     python examples/benchmarks/memory.py --models ResNet50 --out examples/results/memory.json
 
 Neurons under a threshold are pruned and cut. Peaks are those of the resident memory (Linux),
-less what the process, one per model, held before the model was built. The model is among them until
+less what the process, one per model, held before the model was built, which itself takes more than
+its weights: Keras' objects, and where they lie in pools. The model is among them until
 it is pruned; then it is let go of, and only the pruned one is beside what `slim` makes. Without the
 three variables glibc, and on newer processors TensorFlow's oneDNN, keep freed memory for later, up
 to another size of the model, and that would count.
@@ -68,6 +69,7 @@ def record(ratio, name):
         options = {"threshold": threshold, "granularity": "neuron"} if step == "prune" else {}
         found, before, peak = measured(functools.partial(function, model, **options))
         row[step] = {"peak": (peak - base) / size, "added": (peak - before) / size}
+        row[step]["of built"] = row[step]["peak"] / row["built"]
         model = found if step == "prune" else model
     row["parameters left"] = 4 * found.count_params() / size
     print(json.dumps(row), flush=True)
