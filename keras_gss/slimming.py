@@ -1,6 +1,7 @@
 """From a model with dead neurons to a smaller ordinary model that computes the same thing."""
 
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from keras_gss._probe import (
 from keras_gss.graph import Liveness, Signal, Trace, liveness, trace
 from keras_gss.graph.groups import groups_of
 from keras_gss.graph.liveness import border_constants
+from keras_gss.graph.records import WeightAxis
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
 
 _CHECK_BATCH = 4
@@ -172,24 +174,23 @@ def _only_flattened(model: keras.Model, operation: Any) -> bool:
 
 def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> keras.Model:
     found = live.trace
-    values = {id(v): found.read(v) for v in model.weights}
+    variables = {id(v): v for v in model.weights}
+    changed: dict[int, np.ndarray] = {}
     added = {}
     for edge in found.edges.values():
         folded = live.folded(edge)
         if not folded.any():
             continue
         if edge.bias is not None:
-            values[id(edge.bias)] = values[id(edge.bias)] + folded
+            bias = changed.get(id(edge.bias), found.read(edge.bias))
+            changed[id(edge.bias)] = bias + folded
         else:
             added[id(edge.layer), "bias"] = folded[..., live.keep(edge.outputs)]
     for key, rescale in found.rescales.items():
         kept = live.keep(rescale.labels)
+        value = changed.get(key, found.read(variables[key]))
         factor = rescale.compute(kept.size, int(kept.sum()))
-        values[key] = (values[key] * factor).astype(values[key].dtype)
-    for (variable, axis), declared in found.axes.items():
-        if declared.role == "outgoing":
-            values[variable] = _zeroed(values[variable], axis, live.silenced(declared.labels))
-        values[variable] = np.compress(live.keep(declared.labels), values[variable], axis)
+        changed[key] = (value * factor).astype(value.dtype)
     resized: dict[int, dict[str, Any]] = {}
     for (operation, key), resize in found.resizes.items():
         sizes = live.sizes(resize.signal.labels, resize.signal.shape)
@@ -208,7 +209,35 @@ def _cut(model: keras.Model, live: Liveness, narrowed: dict[int, _Narrowed]) -> 
             config["use_bias"] = True
         return config
 
-    return _keras.rebuild(model, edit, values, added)
+    return _keras.rebuild(model, edit, _Cut(variables, changed, live), added)
+
+
+class _Cut(Mapping[int, np.ndarray]):
+    """The values of variables without what is cut off, each made when asked for."""
+
+    def __init__(
+        self, variables: Mapping[int, Any], changed: Mapping[int, np.ndarray], live: Liveness
+    ) -> None:
+        self._variables, self._changed, self._live = variables, changed, live
+        self._axes: dict[int, list[tuple[int, WeightAxis]]] = {}
+        for (variable, axis), declared in live.trace.axes.items():
+            self._axes.setdefault(variable, []).append((axis, declared))
+
+    def __getitem__(self, key: int) -> np.ndarray:
+        value = self._changed.get(key)
+        if value is None:
+            value = self._live.trace.read(self._variables[key])
+        for axis, declared in self._axes.get(key, ()):
+            if declared.role == "outgoing":
+                value = _zeroed(value, axis, self._live.silenced(declared.labels))
+            value = np.compress(self._live.keep(declared.labels), value, axis)
+        return value
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
 
 
 def _zeroed(value: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:

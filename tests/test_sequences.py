@@ -62,7 +62,7 @@ def test_windows_are_those_of_the_modules_of_their_part():
         assert bytes(window.astype(np.uint8)) in text
 
 
-@pytest.mark.parametrize("network", ["lstm"])  # that of "transformer" takes the gate half a minute
+@pytest.mark.parametrize("network", list(GROUPS))
 def test_a_smoke_run(network, tmp_path, capsys):
     arguments = [network, "--quick", "--directory", str(tmp_path)]
     sequences.main(arguments)

@@ -17,7 +17,8 @@ from keras_gss._probe import random_inputs
 from keras_gss.latency.runtimes import RUNTIMES, prepare
 
 _TURN = 0.005  # seconds that a turn takes at least
-_WARM_UP = 3
+_WARM_UP = 4  # calls, the last of which says how many fill a turn
+_LONG = 1.0  # seconds; a call that takes longer is not repeated to warm up
 _LONGEST = 10  # times as many rounds as asked for
 
 
@@ -142,10 +143,12 @@ def take_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> Latencies
     repeats = {}
     for name, call in calls.items():
         for _ in range(_WARM_UP):
+            start = time.perf_counter()
             call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, round(_TURN / (time.perf_counter() - start)))
+            taken_by_one = time.perf_counter() - start
+            if taken_by_one > _LONG:
+                break
+        repeats[name] = max(1, round(_TURN / taken_by_one))
     order = list(calls)
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
