@@ -23,6 +23,8 @@ import os
 import platform
 import statistics
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import onnxruntime
 import tensorflow as tf
 from keras import layers
 
@@ -146,23 +149,41 @@ def available():
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def one_by_one(name, round_to, parts, options):
+def one_by_one(name, round_to, parts, arena, options):
     """Returns the seconds of each round, by network, each measured in a process of its own.
 
-    What a runtime has taken it keeps, and the next one would not find enough.
+    What a runtime has taken it keeps, and the next one would not find enough. A network whose
+    process the system kills for want of memory is left out.
     """
     taken = {}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for part in parts:
-            taken |= pool.apply(alone, (name, round_to, part, options))
+    for part in parts:
+        try:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                taken |= pool.submit(alone, name, round_to, part, arena, options).result()
+        except BrokenProcessPool:
+            print(f"{name}, {part}: killed, most likely for want of memory", flush=True)
     return taken
 
 
-def alone(name, round_to, part, options):
+def alone(name, round_to, part, arena, options):
     """Returns what `gss.measure_latency` finds for one of the networks."""
     limit(options["threads"])
+    if options["runtime"] == "onnx" and not arena:
+        without_arena()
     network = networks_of(name, round_to)[part]
     return gss.measure_latency({part: network}, **options).seconds
+
+
+def without_arena():
+    """Makes ONNX Runtime take memory as it needs it; by itself it doubles what it has."""
+    usual = onnxruntime.SessionOptions
+
+    def options():
+        made = usual()
+        made.enable_cpu_mem_arena = False
+        return made
+
+    onnxruntime.SessionOptions = options
 
 
 def limit(threads):
@@ -187,7 +208,7 @@ def compared(taken):
 def described(row):
     """Returns a row as a line of text."""
     figures = [f"{part} {time:.3f} ms" for part, time in row["milliseconds"].items()]
-    for part in ("dense", "scratch", "rounded"):
+    for part in [part for part in row["milliseconds"] if part != "slim"]:
         ratio, (low, high) = row[f"{part}_over_slim"].values()
         figures.append(f"{part} over slim {ratio:.2f}x ({low:.2f}-{high:.2f})")
     return f"{row['model']}, {row['runtime']}, batch {row['batch']}: {', '.join(figures)}"
@@ -218,6 +239,7 @@ def main():
     parser.add_argument("--apart-rounds", type=int, default=3, help="of networks one by one")
     parser.add_argument("--round-to", type=int, default=8, help="the widths of `rounded`")
     parser.add_argument("--threads", type=int, default=1, help="of every runtime")
+    parser.add_argument("--no-arena", dest="arena", action="store_false", help="see without_arena")
     parser.add_argument("--quick", action="store_true", help="3 rounds, batches of 1")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
@@ -250,7 +272,8 @@ def main():
                     "rounds": arguments.apart_rounds if row["apart"] else rounds,
                 }
                 if row["apart"]:
-                    taken = one_by_one(name, arguments.round_to, networks, options)
+                    how = (arguments.round_to, networks, arguments.arena)
+                    taken = one_by_one(name, *how, options)
                 else:
                     taken = gss.measure_latency(networks, **options).seconds
                 row |= compared(taken)
