@@ -43,7 +43,9 @@ def test_noise_is_the_medians_standard_error():
     assert taken.noise("a", "b") == pytest.approx(np.std(medians) / 2.0, rel=0.2)
 
 
-def test_calls_take_turns(monkeypatch):
+@pytest.fixture
+def timed(monkeypatch):
+    """Makes calls that take so long, and the list of who was called."""
     clock, order = [0.0], []
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
 
@@ -54,9 +56,21 @@ def test_calls_take_turns(monkeypatch):
 
         return run
 
+    return call, order
+
+
+def test_calls_take_turns(timed):
+    call, order = timed
     taken = take_turns({"a": call("a", 0.0025), "b": call("b", 0.01)}, rounds=3)
     assert taken.seconds == {"a": pytest.approx((0.0025,) * 3), "b": pytest.approx((0.01,) * 3)}
-    assert "".join(order[8:]) == "aab" + "baa" + "aab"  # after 3 + 1 calls of each
+    assert "".join(order[8:]) == "aab" + "baa" + "aab"  # after 4 calls of each
+
+
+def test_what_takes_seconds_warms_up_once(timed):
+    call, order = timed
+    taken = take_turns({"a": call("a", 2.0), "b": call("b", 0.005)}, rounds=1)
+    assert "".join(order) == "a" + "bbbb" + "ab"
+    assert taken.median("a") == 2.0
 
 
 @pytest.mark.parametrize("runtime", ["tf_saved_model", "litert", "onnx"])
