@@ -541,14 +541,20 @@ CLAIMS = {
     "magnitude gains 0.2 points, a growing factor, which was best for Tables 3 and 4, loses 0.2, "
     "rewinding, distillation and the order by effect on the loss lose 0.4 to 0.5. So the aim of "
     "2.5k in Table 2 is left as missed.",
+    "levers-table5": "One seed, 5,000 held-out images, so that 0.15 points are noise; the dense "
+    "network has 99.4 % of them. A third of the recipe's factor, 100 epochs under it, images "
+    "shifted by one pixel and 100 epochs of finetuning without weight decay leave 99.20 %. On top "
+    "of these a growing factor costs 0.3 points, rewinding as much, and one order for all layers, "
+    "by magnitude or by the effect on the loss, destroys the network: four neurons of FC1 are "
+    'left, or one. The first row was taken for the row "searched" of Table 5 before the test '
+    "images were read for it.",
     "levers-resnet-56": "ResNet-56 on CIFAR-10 averaged to 16x16, 25,000 images, a short schedule "
     "with Adam on two CPU cores: to see which lever is worth a GPU's time, not a result. 10,000 "
     "images are held out, so that half a point is noise; one seed. The dense network has 71.3 % "
-    "after its 24 epochs, and the cut ones, trained for 20 more, more than that. Cutting in two "
-    "rounds helps by a point, weighing by MACs by half of one, a growing factor costs as much. "
-    "Rewinding costs 3.5 points and one order by the effect on the loss 2.3. Rows without a line: "
-    "the other factor, the order by magnitude, (p, q), streams like the rest, distillation (0.9 in "
-    "all runs at full size) and longer finetuning.",
+    "after its 24 epochs, and the cut ones, trained for 20 more, up to 1.8 more. Cutting in two "
+    "rounds helps by a point, weighing by MACs by half of one; (p, q) = (1, 2), a growing factor, "
+    "(2, 1) and half-distilled labels cost 0.4 to 1.1. Rewinding costs 3.5 points and one order by "
+    "the effect on the loss or by magnitude 2.3 and 4.8.",
     "figure1": "The paper explains that under GSS-element the weights of a neuron compete, and "
     "that under GSS-structure they cooperate while whole neurons compete: confirmed. The kernels "
     "between the strongest neurons are scattered zeros in the first network and a block of whole "
