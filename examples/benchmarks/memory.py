@@ -4,9 +4,9 @@
     python examples/benchmarks/memory.py --models ResNet50 --out examples/results/memory.json
 
 Neurons under a threshold are pruned and cut. Peaks are those of the resident memory (Linux),
-less what the process, one per model, held before the model was built, which itself takes more than
-its weights: Keras' objects, and where they lie in pools. The model is among them until
-it is pruned; then it is let go of, and only the pruned one is beside what `slim` makes. Without the
+less what the process, one per model, held before the model was built. A built model takes more
+than its weights: Keras' objects, and the pools that weights lie in. It counts until it is pruned;
+then it is let go of, and only the pruned one is beside what `slim` makes. Without the
 three variables glibc, and on newer processors TensorFlow's oneDNN, keep freed memory for later, up
 to another size of the model, and that would count.
 """
