@@ -227,10 +227,14 @@ class _Cut(Mapping[int, np.ndarray]):
         value = self._changed.get(key)
         if value is None:
             value = self._live.trace.read(self._variables[key])
+        kept = {}
         for axis, declared in self._axes.get(key, ()):
             if declared.role == "outgoing":
                 value = _zeroed(value, axis, self._live.silenced(declared.labels))
-            value = np.compress(self._live.keep(declared.labels), value, axis)
+            kept[axis] = self._live.keep(declared.labels)
+        for axis in sorted(kept, key=lambda axis: kept[axis].mean()):  # what cuts most comes first
+            if not kept[axis].all():
+                value = np.compress(kept[axis], value, axis)
         return value
 
     def __iter__(self) -> Iterator[int]:

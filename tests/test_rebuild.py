@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_gss as gss
-from keras_gss._keras import library
+from keras_gss._keras import Unwritten, library, rebuild
 from keras_gss.graph.registry import _RULES
 
 
@@ -217,7 +217,7 @@ def test_constants_that_a_layer_draws_are_drawn_again():
 @pytest.mark.parametrize(
     "shape", [(3, 3), (1100, 301), (1, 1, 1500, 201), (400_003,), (2, 250_001)]
 )
-def test_large_values_are_assigned_in_pieces_to_one_variable_alone(shape, dtype):
+def test_large_values_are_assigned_to_one_variable_alone(shape, dtype):
     value = np.random.default_rng(0).normal(size=shape).astype("float32")
     variable = keras.Variable(np.zeros(shape, "float32"), dtype=dtype)
     other = keras.Variable(np.ones(shape, "float32"), dtype=dtype)
@@ -229,3 +229,29 @@ def test_large_values_are_assigned_in_pieces_to_one_variable_alone(shape, dtype)
     assert not ops.convert_to_numpy(other).any() and not ops.convert_to_numpy(read).any()
     with pytest.raises(ValueError, match="shape"):
         library.assign(variable, value[None, ..., 1:])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's variables")
+def test_reading_a_new_models_weights_does_not_copy_them():
+    import tensorflow as tf
+
+    def read(variable):
+        stored = variable.value
+        return np.asarray(tf.raw_ops.ReadVariableOp(resource=stored.handle, dtype=stored.dtype))
+
+    wide = [layers.Dense(1200, "relu"), layers.Dense(1200)]  # over 4 MB, the first assigned by rows
+    model = keras.Sequential([keras.Input((1200,)), *wide])
+    pruned = gss.prune(model, gss.StdThreshold(0.5))
+    for new in (rebuild(model), pruned, gss.slim(pruned)):
+        for layer in new.layers:
+            assert np.shares_memory(read(layer.kernel), read(layer.kernel))
+
+
+def test_an_unwritten_value_keeps_its_dtype():
+    value = np.random.default_rng(0).normal(size=(3, 4))
+    unwritten = Unwritten(value.shape, value.dtype, lambda array: np.copyto(array, value))
+    np.testing.assert_array_equal(unwritten, value)
+    assert np.asarray(unwritten).dtype == np.float64
+    variable = keras.Variable(np.zeros((3, 4), "float32"), dtype="float32")
+    library.assign(variable, unwritten)
+    np.testing.assert_array_equal(ops.convert_to_numpy(variable), value.astype("float32"))

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -489,3 +490,29 @@ def test_a_network_of_large_inputs_is_compared_on_one_sample(monkeypatch, side, 
     assert seen == [samples] * 2
     assert small.get_layer("conv").filters == 1
     assert report.max_difference < 1e-6
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="JAX's own arrays lie among NumPy's"
+)
+@pytest.mark.parametrize(
+    "threshold", [gss.StdThreshold(1.0), gss.MacsBudget(0.5)], ids=["threshold", "budget"]
+)
+def test_cutting_takes_little_memory_beside_the_models(threshold):
+    """Arrays of NumPy, in sizes of the weights; those of the models are TensorFlow's."""
+    wide = [layers.Dense(1500, "relu"), layers.Dense(10)]
+    model = keras.Sequential([keras.Input((1500,)), *wide])
+
+    def peak(function, *arguments, **options):
+        tracemalloc.start()
+        found = function(*arguments, **options)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found, most / (4 * model.count_params())
+
+    gss.slim(gss.prune(model, threshold, granularity="neuron"))  # what is loaded only once
+    pruned, most = peak(gss.prune, model, threshold, granularity="neuron")
+    assert most < 1.7
+    small, most = peak(gss.slim, pruned)
+    assert most < 0.75
+    assert small.count_params() < 0.6 * model.count_params()

@@ -7,6 +7,7 @@ sake: whoever holds one of its objects has imported it.
 from keras_gss._keras.callback import Callback
 from keras_gss._keras.checks import check_model
 from keras_gss._keras.library import (
+    Unwritten,
     dtype_of,
     is_layer,
     is_layer_class,
@@ -73,6 +74,7 @@ __all__ = [
     "Callback",
     "Node",
     "Source",
+    "Unwritten",
     "activation_name",
     "add_loss",
     "argument_names",

@@ -1,6 +1,9 @@
 """Which library an object belongs to, and what the two call alike."""
 
+import ctypes
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -77,34 +80,59 @@ def to_numpy(variable: Any) -> np.ndarray:
     return value.astype(np.float32) if value.dtype.kind == "V" or value.itemsize == 2 else value
 
 
-PIECE = 2**22
+@dataclass(frozen=True, eq=False)
+class Unwritten:
+    """A variable's value that is made where it is to lie, so that it never takes memory twice.
+
+    Attributes:
+        shape: the value's.
+        dtype: the value's.
+        write: fills an array of that shape, whatever it held.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    write: Callable[[np.ndarray], None]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = np.empty(self.shape, dtype or self.dtype)
+        self.write(value)
+        return value
 
 
-def assign(variable: Any, value: np.ndarray) -> None:
-    """Gives a variable its value, a large one in pieces: TensorFlow copies an array twice first."""
+def assign(variable: Any, value: "np.ndarray | Unwritten") -> None:
+    """Gives a variable a copy of a value; on TensorFlow one copy, where `assign` makes three."""
     stored = variable.value if isinstance(variable, keras.Variable) else variable
     plain = type(stored).__name__ == "ResourceVariable" and value.shape == tuple(stored.shape)
-    if value.nbytes <= PIECE or not plain:
-        variable.assign(value)
+    tensor, memory = empty_tensor(value.shape, stored.dtype) if plain else (None, None)
+    if memory is None:
+        variable.assign(np.asarray(value))
         return
+    if isinstance(value, Unwritten):
+        value.write(memory)
+    else:
+        np.copyto(memory, value, casting="unsafe")
     import tensorflow as tf
 
-    axis = next(axis for axis, size in enumerate(value.shape) if size > 1)
-    step = max(1, value.shape[axis] * PIECE // value.nbytes)
-    for begin in range(0, value.shape[axis], step):
-        end = min(begin + step, value.shape[axis])
-        piece = tf.cast(value[(slice(None),) * axis + (slice(begin, end),)], stored.dtype)
-        if axis == 0:  # several times faster, but for whole rows only
-            rows = tf.range(begin, end)
-            tf.raw_ops.ResourceScatterUpdate(resource=stored.handle, indices=rows, updates=piece)
-            continue
-        tf.raw_ops.ResourceStridedSliceAssign(
-            ref=stored.handle,
-            begin=[0] * axis + [begin],
-            end=[1] * axis + [end],
-            strides=[1] * (axis + 1),
-            value=piece,
-        )
+    # A variable that was once written to by parts, with a scatter for instance, would be copied
+    # whenever it is read.
+    tf.raw_ops.AssignVariableOp(resource=stored.handle, value=tensor)
+
+
+def empty_tensor(shape: tuple[int, ...], dtype: Any) -> tuple[Any, np.ndarray | None]:
+    """Returns a new TensorFlow tensor, and its own memory to write its values to.
+
+    Untouched, it takes no memory. For what NumPy cannot write to there is None instead.
+    """
+    import tensorflow as tf
+
+    with tf.init_scope(), tf.device("CPU"):
+        tensor = tf.raw_ops.Empty(shape=shape, dtype=dtype)
+    view = np.asarray(tensor)  # cannot be written to
+    if view.dtype.kind not in "fiub" or not np.shares_memory(view, np.asarray(tensor)):
+        return tensor, None
+    memory = (ctypes.c_ubyte * view.nbytes).from_address(view.ctypes.data)
+    return tensor, np.ctypeslib.as_array(memory).view(view.dtype).reshape(view.shape)
 
 
 def _read(stored: Any) -> Any:

@@ -14,7 +14,14 @@ import numpy as np
 
 from keras_gss._keras.copies import Copied, without_config
 from keras_gss._keras.initial import nothing_drawn
-from keras_gss._keras.library import assign, is_layer, is_tf_keras, library_of, to_numpy
+from keras_gss._keras.library import (
+    Unwritten,
+    assign,
+    is_layer,
+    is_tf_keras,
+    library_of,
+    to_numpy,
+)
 from keras_gss._keras.walk import every_layer, is_graph, leaf_layers, operations, owned_variables
 
 _LIBRARIES = ("keras.", "tf_keras.")
@@ -27,7 +34,7 @@ Edit = Callable[[Any, dict[str, Any]], dict[str, Any]]
 def rebuild(
     model: Any,
     edit: Edit | None = None,
-    values: Mapping[int, np.ndarray] | None = None,
+    values: Mapping[int, np.ndarray | Unwritten] | None = None,
     added: Mapping[tuple[int, str], np.ndarray] | None = None,
 ) -> Any:
     """Builds a model anew from its config: same class, names and sharing, uncompiled.
@@ -40,7 +47,8 @@ def rebuild(
         model: a built Sequential or functional model; it is not changed.
         edit: called as `edit(operation, config)` once for every layer and operation that is no
             nested model, with a private copy of its config; returns the config to build from.
-        values: `{id(variable of model): array}`, what the new variables hold instead of a copy.
+        values: `{id(variable of model): array or Unwritten}`, what the new variables hold instead
+            of a copy.
         added: `{(id(layer of model), name): array}` for variables that only the new layer has.
 
     Returns:
@@ -110,7 +118,7 @@ def _share(layers: Collection[Any], model: Any) -> bool:
 def _rebuild(
     model: Any,
     edit: Edit,
-    values: Mapping[int, np.ndarray] | None,
+    values: Mapping[int, np.ndarray | Unwritten] | None,
     added: Mapping[tuple[int, str], np.ndarray] | None,
     copied: Collection[Any] = (),
 ) -> Any:
@@ -263,7 +271,7 @@ def _is_users_function(value: Any) -> bool:
 def copy_values(
     old: Any,
     new: Any,
-    values: Mapping[int, np.ndarray] | None = None,
+    values: Mapping[int, np.ndarray | Unwritten] | None = None,
     added: Mapping[tuple[int, str], np.ndarray] | None = None,
 ) -> None:
     """Gives the variables of a model what those of another one hold; arguments as of `rebuild`."""
@@ -285,6 +293,7 @@ def copy_values(
                 else:
                     variable.assign(added[id(source), name])
         for variable, target in pairs:
-            assign(target, values.get(id(variable), to_numpy(variable)))
+            value = values.get(id(variable))
+            assign(target, to_numpy(variable) if value is None else value)
         if type(layer).__name__ == "Normalization":
             layer.finalize_state()  # it computes with a copy of its weights

@@ -243,8 +243,9 @@ class Call:
         Args:
             inputs: units and constants of the inputs, as `along` returns them.
             outputs: see `Edge`.
-            nonzero: see `Edge`.
-            sums: what the taps of all inputs add up to, shape `(inputs, *bias.shape)`.
+            nonzero: bool, `(inputs, *outputs.shape)`: whether any tap joins the two.
+            sums: what the taps of all inputs add up to, shape `(inputs, *bias.shape)`; the kernel
+                itself if there is one tap.
             absorbs: see `Edge`.
             bias: name of the bias variable.
 
@@ -257,9 +258,9 @@ class Call:
         absorbs = absorbs and (variable is not None or can_have_bias)
         constant = np.flatnonzero(np.nan_to_num(value))
         sums = sums[constant]
-        ends = labels, outputs, nonzero, value
+        ends = labels, outputs, _packed(nonzero, len(labels)), value
         edge = Edge(self.path, self.layer, variable, *ends, constant, sums, absorbs)
-        varies = nonzero[edge.blocked()].any(0)
+        varies = nonzero.any(0, where=edge.blocked().reshape(-1, *[1] * outputs.ndim))
         emitted = np.tensordot(value[constant], sums, 1)
         if variable is not None:
             emitted = emitted + self.trace.read(variable)
@@ -278,7 +279,8 @@ class Call:
             nonzero: bool, broadcast to `(inputs, *outputs.shape)`.
         """
         shape = (len(inputs), *outputs.shape)
-        ends = inputs, outputs, np.broadcast_to(nonzero, shape), np.full(len(inputs), np.nan)
+        bits = _packed(np.broadcast_to(nonzero, shape), len(inputs))
+        ends = inputs, outputs, bits, np.full(len(inputs), np.nan)
         edge = Edge(self.path, self.layer, None, *ends, np.zeros(0, int), np.zeros((0, 1)), False)
         self.trace.edges[self.identity, len(self.trace.edges)] = edge
 
@@ -312,6 +314,10 @@ class Call:
             return
         positions = math.prod(shape) * self.times
         self.trace.work.append(Work(self.path, self.variable(name), positions))
+
+
+def _packed(nonzero: np.ndarray, inputs: int) -> np.ndarray:
+    return np.packbits(nonzero.reshape(inputs, -1), axis=1)
 
 
 def _part(layer: Any, attribute: str) -> Any:

@@ -107,13 +107,14 @@ def _keep_at_least(kept: np.ndarray, units: np.ndarray, least: int) -> None:
 def _spread_need(trace: Trace, roots: np.ndarray, needed: np.ndarray) -> None:
     """Grows `needed` (by root, in place) to its least fixpoint, last layers first."""
     edges = [
-        (roots[e.inputs], roots[e.outputs], e.carried()) for e in reversed(trace.edges.values())
+        (roots[edge.inputs], roots[edge.outputs], edge, edge.blocked())
+        for edge in reversed(trace.edges.values())
     ]
     changed = True
     while changed:
         changed = False
-        for inputs, outputs, carries in edges:
-            reached = inputs[carries[:, needed[outputs]].any(1)]
+        for inputs, outputs, edge, blocked in edges:
+            reached = inputs[blocked & edge.joined(needed[outputs])]
             if not needed[reached].all():
                 needed[reached] = True
                 changed = True
@@ -137,7 +138,7 @@ def border_constants(live: Liveness) -> dict[str, tuple[int, str]]:
     found = {}
     for edge in live.trace.edges.values():
         constant = ~np.isnan(edge.value) & edge.blocked() & (roots[edge.inputs] != FIXED)
-        count = int((constant & edge.nonzero[:, live.needed[edge.outputs]].any(1)).sum())
+        count = int((constant & edge.joined(live.needed[edge.outputs])).sum())
         if count:
             found[edge.path] = (count, NO_BIAS if edge.bias is None else BORDER)
     for path, labels in live.trace.borders:

@@ -41,11 +41,12 @@ class WeightAxis:
 class Edge:
     """How a layer with a kernel maps input channels to output channels, over all its calls.
 
-    `inputs` are the units read, shape `(inputs,)`, `outputs` those made, of any shape. `nonzero`,
-    shape `(inputs, *outputs.shape)`, tells whether any tap joins the two; `value`, shape
-    `(inputs,)`, is the constant every call brings; `constant` are the positions of those that may
-    be one and not zero, and `sums`, shape `(constant, *bias.shape)`, what their taps add up to;
-    `absorbs` tells whether such a one can be folded into the bias exactly.
+    `inputs` are the units read, shape `(inputs,)`, `outputs` those made, of any shape. `bits` tells
+    whether any tap joins the two, a row of packed bits per input, for there may be as many as
+    weights; `value`, shape `(inputs,)`, is the constant every call brings; `constant` are the
+    positions of those that may be one and not zero, and `sums`, shape `(constant, *bias.shape)`,
+    what their taps add up to; `absorbs` tells whether such a one can be folded into the bias
+    exactly.
     """
 
     path: str
@@ -53,7 +54,7 @@ class Edge:
     bias: Any
     inputs: np.ndarray
     outputs: np.ndarray
-    nonzero: np.ndarray
+    bits: np.ndarray
     value: np.ndarray
     constant: np.ndarray
     sums: np.ndarray
@@ -63,9 +64,9 @@ class Edge:
         """Returns which inputs cannot be folded away: they vary, or a border would show them."""
         return np.isnan(self.value) | ((self.value != 0) & (not self.absorbs))
 
-    def carried(self) -> np.ndarray:
-        """Returns which inputs reach which outputs, laid out like `nonzero`."""
-        return self.nonzero & self.blocked().reshape(-1, *[1] * self.outputs.ndim)
+    def joined(self, chosen: np.ndarray) -> np.ndarray:
+        """Returns which inputs any tap joins to `chosen` outputs, bool and laid out like those."""
+        return np.asarray((self.bits & np.packbits(chosen)).any(1))
 
 
 @dataclass(frozen=True, eq=False)

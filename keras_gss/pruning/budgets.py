@@ -11,7 +11,7 @@ from keras_gss.count import count_values
 from keras_gss.pruning.emptied import Masked, names_of_emptied
 from keras_gss.pruning.pieces import Masks, Survey
 from keras_gss.pruning.rankings import Ranking
-from keras_gss.pruning.thresholds import StdThreshold, Threshold
+from keras_gss.pruning.thresholds import StdThreshold, Threshold, standard_deviation
 
 
 class BudgetError(ValueError):
@@ -98,7 +98,7 @@ class Budget(Threshold):
             if names:
                 emptied = names
                 return True
-            cost = self.cost(count_values(found.model, dict(Masked(found.values, masks))))
+            cost = self.cost(count_values(found.model, Masked(found.values, masks)))
             tried.append((cost, level))
             return cost <= budget
 
@@ -150,7 +150,7 @@ class _StdRatios(Threshold):
         """Returns ratios, ascending from 0, between which nothing changes; the last zeroes all."""
         changes = [np.zeros(1)]
         for piece in found.pieces:
-            spread = np.std(piece.values, dtype=np.float64)
+            spread = standard_deviation(piece.values)
             if spread > 0:
                 changes.append((piece.strengths / spread).ravel())
         at = np.unique(np.concatenate(changes))

@@ -56,9 +56,9 @@ def emptied_groups(
 
 def connected(group: NeuronGroup, values: Values) -> np.ndarray:
     """Returns which neurons have a non-zero incoming and a non-zero outgoing weight."""
-    made = _strongest(group.incoming, values, group.size) > 0
-    read = _strongest(group.outgoing, values, group.size) > 0
-    return made & read
+    return _nonzero(group.incoming, values, group.size) & _nonzero(
+        group.outgoing, values, group.size
+    )
 
 
 def names_of_emptied(
@@ -146,6 +146,15 @@ def _best_entry(
         entries.append((np.abs(values[id(piece.weight)][position]), piece.weight, position))
     _, variable, position = max(entries, key=lambda entry: entry[0])
     return variable, position
+
+
+def _nonzero(slices: Sequence[WeightSlice], values: Values, size: int) -> np.ndarray:
+    """Returns which neurons have a weight in `slices` that is not zero."""
+    found = np.zeros(size, bool)
+    for piece in slices:
+        others = tuple(k for k in range(len(piece.weight.shape)) if k != piece.axis)
+        found[piece.index[(values[id(piece.weight)] != 0).any(others) & (piece.index >= 0)]] = True
+    return found
 
 
 def _strongest(slices: Sequence[WeightSlice], values: Values, size: int) -> np.ndarray:

@@ -54,6 +54,14 @@ class Mask:
         """The boolean array, not to be written to."""
         return _outer(self.vectors) if self.whole is None else self.whole
 
+    def clear(self, array: np.ndarray) -> None:
+        """Writes zeros into an array of this shape, where the mask is False."""
+        if self.whole is not None:
+            np.copyto(array, 0, where=~self.whole)
+            return
+        for axis, vector in enumerate(self.vectors):
+            array[(slice(None),) * axis + (~vector,)] = 0
+
 
 def _outer(vectors: tuple[np.ndarray, ...]) -> np.ndarray:
     return functools.reduce(np.logical_and.outer, vectors)

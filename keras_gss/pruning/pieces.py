@@ -1,5 +1,6 @@
 """What a threshold compares: the weights of one tensor, or the neurons of one NeuronGroup."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Piece:
     """Members that are compared with one limit.
 
     Attributes:
-        strengths: float64, one per member: a weight's magnitude, or the root-mean-square of a
+        strengths: one per member: a weight's magnitude, or in float64 the root-mean-square of a
             neuron's in- and outgoing weights.
         spread: returns the weights whose spread may set the limit.
         parts: what is zeroed with the members.
@@ -141,8 +142,7 @@ def _tensors(
     pieces = []
     for weight in taken:
         value = values[id(weight.variable)]
-        strengths = np.abs(value).astype(np.float64)
-        pieces.append(Piece(strengths, partial(np.asarray, value), (Part(weight.variable),)))
+        pieces.append(Piece(np.abs(value), partial(np.asarray, value), (Part(weight.variable),)))
     return pieces, [weight.path for weight in left]
 
 
@@ -172,23 +172,27 @@ def _zeroed_along(piece: WeightSlice, by_id: Mapping[int, Weight]) -> bool:
     return weight is not None and (bool(weight.kind) or piece.weight is mean)
 
 
-def _owned(piece: WeightSlice, values: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the owners of a slice's positions and, row by row, the weights at them."""
-    positions = np.flatnonzero(piece.index >= 0)
-    rows = np.moveaxis(values[id(piece.weight)], piece.axis, 0)[positions]
-    return piece.index[positions], rows.reshape(len(positions), -1)
-
-
 def _joined(slices: Sequence[WeightSlice], values: Mapping[int, np.ndarray]) -> np.ndarray:
-    return np.concatenate([_owned(each, values)[1].ravel() for each in slices])
+    found = [values[id(each.weight)] for each in slices]
+    joined = np.empty(sum(each.entries for each in slices), np.result_type(*found))
+    begin = 0
+    for each, value in zip(slices, found, strict=True):
+        owned, end = each.index >= 0, begin + each.entries
+        value = value if owned.all() else np.compress(owned, value, each.axis)
+        joined[begin:end] = value.reshape(-1)
+        begin = end
+    return joined
 
 
 def neuron_strengths(group: NeuronGroup, values: Mapping[int, np.ndarray]) -> np.ndarray:
     """Returns the root-mean-square of the in- and outgoing weights of each neuron, float64."""
     squares, counts = np.zeros(group.size), np.zeros(group.size)
     for piece in (*group.incoming, *group.outgoing):
-        owners, rows = _owned(piece, values)
-        sums = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        value, owned = values[id(piece.weight)], piece.index >= 0
+        after = math.prod(value.shape[piece.axis + 1 :])
+        blocks = value.reshape(-1, len(owned), after)  # axes before it, it, those behind it
+        sums = np.einsum("anb,anb->n", blocks, blocks, dtype=np.float64)[owned]
+        owners = piece.index[owned]
         squares += np.bincount(owners, sums, minlength=group.size)
-        counts += np.bincount(owners, minlength=group.size) * rows.shape[1]
+        counts += np.bincount(owners, minlength=group.size) * len(blocks) * after
     return np.sqrt(squares / np.maximum(counts, 1))

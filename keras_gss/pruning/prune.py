@@ -7,9 +7,17 @@ import keras
 import numpy as np
 
 from keras_gss._checks import check_choice, check_threshold
-from keras_gss._keras import check_model, is_tf_keras, put, rebuild, to_numpy, without_wrappers
+from keras_gss._keras import (
+    Unwritten,
+    check_model,
+    is_tf_keras,
+    put,
+    rebuild,
+    to_numpy,
+    without_wrappers,
+)
 from keras_gss.graph import find_groups
-from keras_gss.pruning.emptied import Masked, names_of_emptied
+from keras_gss.pruning.emptied import names_of_emptied
 from keras_gss.pruning.masks import FixedZeros, FixedZerosOfParts, Mask, own_constraint
 from keras_gss.pruning.pieces import Masks
 from keras_gss.pruning.thresholds import GRANULARITIES, HasMasks
@@ -66,13 +74,22 @@ def prune(model: keras.Model, threshold: HasMasks, granularity: str = "element")
             f"`prune` would leave nothing of {', '.join(emptied)}. Use a lower threshold, or one "
             f"with `keep_strongest=True`. Received: threshold={threshold!r}"
         )
-    pruned = rebuild(model, _fixing(weights, masks), Masked(values, masks))
+    zeroed = {key: _zeroed(values[key], mask) for key, mask in masks.of.items()}
+    pruned = rebuild(model, _fixing(weights, masks), zeroed)
     _check_fixed(weights, list(weights_of(pruned)), masks)
     if not is_tf_keras(pruned):
         return pruned
     from keras_gss.pruning.tfmot import wrap
 
     return wrap(pruned)
+
+
+def _zeroed(value: np.ndarray, mask: Mask) -> Unwritten:
+    def write(array: np.ndarray) -> None:
+        np.copyto(array, value, casting="unsafe")
+        mask.clear(array)
+
+    return Unwritten(mask.shape, value.dtype, write)
 
 
 def _fixing(weights: list[Weight], masks: "_Kept") -> Any:

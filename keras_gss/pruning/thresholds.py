@@ -13,6 +13,8 @@ from keras_gss._checks import check_choice, check_factor, check_flag, check_inte
 from keras_gss.pruning.emptied import keep_strongest, round_widths
 from keras_gss.pruning.pieces import Masks, Survey, survey
 
+_PIECE = 2**16  # numbers in float64 at a time
+
 GRANULARITIES = ("element", "neuron")
 
 
@@ -111,12 +113,22 @@ class Threshold:
 
     def _masks(self, found: Survey, limits: list[float]) -> Masks:
         pairs = zip(found.pieces, limits, strict=True)
-        keeps = [piece.strengths >= limit for piece, limit in pairs]
+        keeps = [piece.strengths >= np.float64(limit) for piece, limit in pairs]
         if self.keep_strongest:
             keep_strongest(found, keeps)
         if self.round_to > 1:
             round_widths(found, keeps, self.round_to)
         return found.masks(keeps)
+
+
+def standard_deviation(values: np.ndarray) -> float:
+    """Returns the population's, in float64, without a copy of all values in float64."""
+    mean = np.mean(values, dtype=np.float64)
+    flat, squares = values.reshape(-1), np.float64(0.0)
+    for begin in range(0, flat.size, _PIECE):
+        piece = flat[begin : begin + _PIECE] - mean
+        squares += np.square(piece, out=piece).sum()
+    return float(np.sqrt(squares / flat.size))
 
 
 def check_rounding(round_to: int, granularity: str) -> None:
@@ -161,7 +173,7 @@ class StdThreshold(Threshold):
 
     def limit(self, values: np.ndarray) -> float:
         """Returns `ratio * std(values)`."""
-        return self.ratio * np.std(values, dtype=np.float64)
+        return self.ratio * standard_deviation(values)
 
 
 @dataclass(frozen=True, repr=False)

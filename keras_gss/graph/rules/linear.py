@@ -1,5 +1,6 @@
 """Layers with a kernel: they read the channels of their input and make neurons of their own."""
 
+import math
 import re
 
 import numpy as np
@@ -97,7 +98,7 @@ def separable_convolution(call: Call) -> Signal | list[Signal]:
             (labels, value),
             outputs,
             nonzero=(any_tap[..., None] & any_point).any(1),
-            sums=np.einsum("im,imo->io", taps, points),
+            sums=np.einsum("im,imo->io", taps, points, dtype=np.float64),
             absorbs=not pads(layer, call.x.shape),
         )
         out = call.signal(out.labels, call.spread(emitted, axis))
@@ -151,7 +152,10 @@ def einsum_dense(call: Call) -> Signal | list[Signal]:
         order = [kernel.index(letter) for letter in (*read[:-1], read[-1], *made)]
         weights = np.transpose(call.read("kernel"), order)
         taps = tuple(range(len(read) - 1))
-        sums, nonzero = weights.sum(taps, dtype=np.float64), (weights != 0).any(taps)
+        nonzero = weights != 0
+        sums = weights
+        if taps:
+            sums, nonzero = weights.sum(taps, dtype=np.float64), nonzero.any(taps)
         # laid out like the output from the first letter made on
         ending = target[target.index(made[0]) :]
         sizes = [weights.shape[len(read) + made.index(k)] if k in made else 1 for k in ending]
@@ -197,5 +201,9 @@ def neurons(units: np.ndarray) -> Signal:
 
 def tap_sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Adds a kernel (taps..., a, b) up over its taps; also tells where any tap is not zero."""
-    taps = tuple(range(kernel.ndim - 2))
-    return kernel.sum(taps, dtype=np.float64), (kernel != 0).any(taps)
+    *taps, rows, columns = kernel.shape
+    if math.prod(taps) == 1:  # as it is: in float64 it would take its memory twice more
+        kernel = kernel.reshape(rows, columns)
+        return kernel, kernel != 0
+    axes = tuple(range(len(taps)))
+    return kernel.sum(axes, dtype=np.float64), (kernel != 0).any(axes)
