@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import keras_gss as gss
-from keras_gss._keras import full_precision
+from keras_gss._keras import full_precision, run
 
 
 def read(variable):
@@ -516,3 +516,35 @@ def test_cutting_takes_little_memory_beside_the_models(threshold):
     small, most = peak(gss.slim, pruned)
     assert most < 0.75
     assert small.count_params() < 0.6 * model.count_params()
+
+
+class Halved(layers.Layer):
+    """Computes with values, which a graph has not; notes whether it was called eagerly."""
+
+    def call(self, x):
+        import tensorflow as tf
+
+        self.eager = [*getattr(self, "eager", []), tf.executing_eagerly()]
+        return keras.ops.convert_to_tensor(np.asarray(read(x)) / 2)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX compiles models whole")
+@pytest.mark.parametrize(("large", "eager"), [(2**25, [True]), (0, [False, True])])
+def test_layers_given_large_tensors_run_as_graphs_and_compute_the_same(monkeypatch, large, eager):
+    halved = Halved()
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("silu")(x)
+    x = layers.Add()([halved(x), x])
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, outputs)
+    image = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype("float32")
+    expected = read(model(image))
+    halved.eager = []
+    monkeypatch.setattr(run, "_LARGE", large)
+    np.testing.assert_allclose(read(run.predict_lean(model, image)), expected, 1e-5, 1e-6)
+    assert halved.eager == eager

@@ -1,5 +1,6 @@
 """Running a model: sparing memory, for gradients of a loss, for what its layers are given."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from keras.src.models.functional import operation_fn
 from keras_gss._keras.library import is_tf_keras, to_numpy
 from keras_gss._keras.rebuild import rebuild
 from keras_gss._keras.walk import graph_of, leaf_layers
+
+_LARGE = 2**25  # bytes of a tensor
 
 
 def predict_lean(model: Any, x: Any) -> Any:
@@ -45,7 +48,7 @@ def predict_lean(model: Any, x: Any) -> Any:
     del inputs
     for node in calls:
         args, kwargs = node.arguments.fill_in(held)
-        found = operation_fn(node.operation, training=False)(*args, **kwargs)
+        found = _called(node, args, kwargs)
         del args, kwargs
         values = keras.tree.flatten(found)
         held.update((id(y), value) for y, value in zip(node.outputs, values, strict=True))
@@ -57,6 +60,28 @@ def predict_lean(model: Any, x: Any) -> Any:
     outputs = [held[id(tensor)] for tensor in graph.outputs]
     packed = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
     return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
+
+
+def _called(node: Any, args: Any, kwargs: Any) -> Any:
+    """Calls a node's operation; as a graph what is given a large tensor on TensorFlow.
+
+    A graph computes in place on the way: a batch normalisation or a swish then takes its output
+    beside its input, and not a third tensor of the size.
+    """
+    call = operation_fn(node.operation, training=False)
+    given = keras.tree.flatten(args)
+    if keras.backend.backend() == "tensorflow" and any(_is_large(each) for each in given):
+        import tensorflow as tf
+
+        try:
+            return tf.function(call, autograph=False)(*args, **kwargs)
+        except Exception:  # a layer of its own kind may need values; below it says what is wrong
+            pass
+    return call(*args, **kwargs)
+
+
+def _is_large(value: Any) -> bool:
+    return keras.ops.is_tensor(value) and 4 * math.prod(value.shape) >= _LARGE
 
 
 def _compiled(model: Any, x: Any) -> Any:
