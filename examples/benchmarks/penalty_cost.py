@@ -8,6 +8,10 @@ penalty whose selection variables are held for so many steps; "penalty" is its c
 turn is timed in wall-clock and in CPU time. Lower quartiles over all rounds are compared with those
 of both plain runs; the spread is that of the ratios within a round. What the callback does once an
 epoch is timed apart, and added for the ratio of whole epochs.
+
+In one process equal models differ by up to a tenth, by where their memory lies for instance. So
+there are several, which make the models and let them take turns in an order drawn anew, and the
+ratio is the mean of theirs. For networks whose steps take long `--processes 1` is enough.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import datetime
 import functools
 import json
 import math
+import multiprocessing
 import os
 import runpy
 import sys
@@ -101,14 +106,15 @@ def jax_state(model, batch):
     return [[variable.value for variable in each] for each in variables]
 
 
-def models(name, speed, penalties):
-    """Returns `{kind: model}`, compiled alike; `penalties` holds the penalty of some kinds."""
-    build = MODELS[name]
-    zeros = gss.prune(build(), gss.StdThreshold(0.3))
-    penalised = {kind: build() for kind in penalties}
-    for kind, model in penalised.items():
-        gss.attach(model, penalties[kind])
-    kinds = {"plain": build(), **penalised, "zeros": zeros, "plain again": build()}
+def models(name, speed, penalties, random):
+    """Returns `{kind: model}` in random order, compiled alike; `penalties` are those of kinds."""
+    build, kinds = MODELS[name], {}
+    for kind in random.permutation(["plain", *penalties, "zeros", "plain again"]):
+        kinds[kind] = build()
+        if kind in penalties:
+            gss.attach(kinds[kind], penalties[kind])
+        elif kind == "zeros":
+            kinds[kind] = gss.prune(kinds[kind], gss.StdThreshold(0.3))
     return compiled(kinds, speed)
 
 
@@ -174,6 +180,58 @@ def compared(rounds, kind, clock):
     }
 
 
+def measured(arguments, speed, penalties, steps, seed):
+    """Trains models of all kinds in turns; returns what `main` averages over processes."""
+    if arguments.threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    random = np.random.default_rng(seed)
+    kinds = models(arguments.model, speed, penalties, random)
+    turns = {kind: Turns(steps // speed.steps_per_execution) for kind in kinds}
+    for kind, each in turns.items():
+        train(kinds[kind], arguments.setting, each, steps * (arguments.rounds + 2))
+    load = [os.getloadavg()[0]]
+    for _ in range(arguments.rounds + 1):
+        for kind in random.permutation(list(kinds)):
+            turns[kind].take()
+    load.append(os.getloadavg()[0])
+    columns = zip(*(each.taken for each in turns.values()), strict=True)
+    rounds = [dict(zip(turns, each, strict=True)) for each in columns]
+    rounds = rounds[1:]  # the first turn traced the step
+    plain = [each[kind]["wall"] for each in rounds for kind in ("plain", "plain again")]
+    return {
+        "compared": {
+            kind: {clock: compared(rounds, kind, clock) for clock in CLOCKS}
+            for kind in ("penalty", "refreshed", "zeros", "plain again")
+            if kind in kinds
+        },
+        "step": quartile(plain) / steps,
+        "epoch_end": {kind: epoch_end(kinds[kind], times=10) for kind in penalties},
+        "load": load,
+    }
+
+
+def averaged(found):
+    """Returns the means of what `compared` found in several processes, and every ratio."""
+    ratios = [each["ratio"] for each in found]
+    return {
+        "ratio": float(np.mean(ratios)),
+        "ratios": ratios,
+        "spread": np.mean([each["spread"] for each in found], axis=0).tolist(),
+        "milliseconds_per_turn": float(np.mean([each["milliseconds_per_turn"] for each in found])),
+    }
+
+
+def in_processes(processes, *arguments):
+    """Calls `measured` in so many processes, one after another."""
+    if processes == 1:
+        return [measured(*arguments, 0)]
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return [pool.apply(measured, (*arguments, seed)) for seed in range(processes)]
+
+
 def main():
     """Measures, prints a line per kind of model and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -184,7 +242,8 @@ def main():
         default="fastest",
         help="plain: `fit` on arrays, without jit; fastest: what `compress` chooses",
     )
-    parser.add_argument("--rounds", type=int, default=200, help="turns of each kind")
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=60, help="turns of each kind in a process")
     parser.add_argument("--steps", type=int, default=10, help="steps of one turn, at least")
     parser.add_argument("--steps-per-execution", type=int, help="overrules it, for slow models")
     parser.add_argument("--factor", type=float, default=2e-6)
@@ -201,11 +260,6 @@ def main():
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
 
-    if arguments.threads:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     refreshes = {"penalty": 1}
     if arguments.refresh_every > 1:
         refreshes["refreshed"] = arguments.refresh_every
@@ -225,36 +279,22 @@ def main():
         speed = Speed(jit_compile=False, steps_per_execution=1)
     least = math.lcm(speed.steps_per_execution, arguments.refresh_every)  # as many refreshes each
     steps = -(-arguments.steps // least) * least
-    executions = steps // speed.steps_per_execution
-    kinds = models(arguments.model, speed, penalties)
-    turns = {kind: Turns(executions) for kind in kinds}
-    for kind, each in turns.items():
-        train(kinds[kind], arguments.setting, each, steps * (arguments.rounds + 2))
-    load = [os.getloadavg()[0]]
-    for turn in range(arguments.rounds + 1):
-        for kind in list(kinds) if turn % 2 else list(kinds)[::-1]:
-            turns[kind].take()
-    load.append(os.getloadavg()[0])
-    columns = zip(*(each.taken for each in turns.values()), strict=True)
-    rounds = [dict(zip(turns, each, strict=True)) for each in columns]
-    rounds = rounds[1:]  # the first turn traced the step
-
+    each = in_processes(arguments.processes, arguments, speed, penalties, steps)
     found = {
-        kind: {clock: compared(rounds, kind, clock) for clock in CLOCKS}
-        for kind in kinds
-        if kind != "plain"
+        kind: {clock: averaged([one["compared"][kind][clock] for one in each]) for clock in CLOCKS}
+        for kind in each[0]["compared"]
     }
-    plain = [each[kind]["wall"] for each in rounds for kind in ("plain", "plain again")]
-    step = quartile(plain) / steps
+    step = float(np.mean([one["step"] for one in each]))
+    load = [one["load"] for one in each]
     epochs = {}
     for kind in penalties:
-        once = epoch_end(kinds[kind], times=10)
+        once = float(np.mean([one["epoch_end"][kind] for one in each]))
         whole = found[kind]["wall"]["ratio"] + once / (EPOCH * step)
         epochs[kind] = {"epoch_end_milliseconds": once, "epoch_ratio": whole}
-    print(f"{arguments.model}, {arguments.setting}: {step:.2f} ms per step, load {load}")
+    print(f"{arguments.model}, {arguments.setting}: {step:.2f} ms per step")
     for kind, clocks in found.items():
         for clock, each in clocks.items():
-            low, high = each["spread"]
+            low, high = min(each["ratios"]), max(each["ratios"])
             print(f"  {kind:12} {clock:5} {each['ratio']:.3f}x  ({low:.3f} to {high:.3f})")
     for kind, each in epochs.items():
         once, whole = each.values()
@@ -270,6 +310,7 @@ def main():
             "batch_size": BATCH,
             "penalty": penalties["penalty"].get_config(),
             "refresh_every": arguments.refresh_every,
+            "processes": arguments.processes,
             "rounds": arguments.rounds,
             "steps_per_turn": steps,
             "plain_milliseconds_per_step": step,
@@ -279,7 +320,7 @@ def main():
             "machine": {
                 **machine(),
                 "threads": arguments.threads or "as many as Keras' backend likes",
-                "load_before_and_after": load,
+                "loads_before_and_after": load,
                 "note": arguments.note,
             },
         }
