@@ -376,6 +376,27 @@ def selected_sum(strengths, selection, p: int = 2):
     return ops.sum(as_float(strengths) / ops.power(selection, check_choice("p", p, (1, 2))))
 
 
+def held_sum(strengths, slopes, value):
+    """What a `selected_sum` was at an earlier step, with the gradient that it has at this one.
+
+    Args:
+        strengths: shape (neurons,), s_j = ||w_j||_p^p; only their gradients count.
+        slopes: shape (neurons,), 1 / a_j^p for the selection variables a_j that are held.
+        value: a scalar, the sum at the step when they were chosen.
+
+    Example:
+    >>> float(held_sum(np.array([9.0, 16.0]), np.array([2.0, 2.0]), 49.0))
+    49.0
+    """
+    slopes, value = (ops.stop_gradient(as_float(each)) for each in (slopes, value))
+
+    @ops.custom_gradient
+    def of(strengths):
+        return value + 0.0, lambda upstream: upstream * slopes
+
+    return of(as_float(strengths))
+
+
 def _floored_power(strengths, p, q, floor):
     return strengths * ops.power(ops.maximum(strengths, floor**p), -p / (p + q))
 

@@ -241,7 +241,6 @@ class GSSStructure(CrossLayerRegularizer):
         selection: Sequence[Any],
         factor: Any = None,
         multipliers: Sequence[float] | None = None,
-        strengths: Sequence[Any] | None = None,
     ) -> Any:
         """Returns the penalty with the selection variables held: lam sum_l m_l sum_j s_j / a_j^p.
 
@@ -250,8 +249,6 @@ class GSSStructure(CrossLayerRegularizer):
             selection: what `selection(groups)` returned, at this step or an earlier one.
             factor: as in `penalty`.
             multipliers: as in `penalty`.
-            strengths: what `strengths(groups)` returned at an earlier step. If given the value is
-                that of these; the gradient is by the weights as they are.
 
         Returns:
             A scalar tensor; with the selection of this step, value and gradient of `penalty`.
@@ -259,12 +256,45 @@ class GSSStructure(CrossLayerRegularizer):
         factor = self._factor(factor)
         if _is_zero(factor) or not groups:
             return ops.zeros(())
-        found = self.strengths(groups, valued=strengths is None)
-        if strengths is not None:
-            known = map(ops.stop_gradient, strengths)
-            found = [a + b for a, b in zip(known, found, strict=True)]
-        pairs = zip(found, selection, strict=True)
+        pairs = zip(self.strengths(groups), selection, strict=True)
         terms = [norms.selected_sum(each, held, self.p) for each, held in pairs]
+        return self._scaled(terms, groups, factor, multipliers)
+
+    def to_hold(self, groups: Sequence[NeuronGroup]) -> list[Any]:
+        """Returns what `held_penalty` is given for some steps, constants.
+
+        They are sum_j s_j / a_j^p of all groups, one tensor of shape (groups,), and 1 / a_j^p of
+        each, shape (group.size,).
+        """
+        strengths = [ops.stop_gradient(each) for each in self.strengths(groups)]
+        selection = self.selection(groups, strengths)
+        pairs = zip(strengths, selection, strict=True)
+        terms = [norms.selected_sum(each, chosen, self.p) for each, chosen in pairs]
+        return [ops.stack(terms), *(1.0 / ops.power(chosen, self.p) for chosen in selection)]
+
+    def held_penalty(
+        self,
+        groups: Sequence[NeuronGroup],
+        held: Sequence[Any],
+        factor: Any = None,
+        multipliers: Sequence[float] | None = None,
+    ) -> Any:
+        """Returns the penalty that was when the selection variables were chosen.
+
+        Its gradient is that of `selected_penalty`, by the weights as they are.
+
+        Args:
+            groups: as in `penalty`.
+            held: what `to_hold(groups)` returned at an earlier step.
+            factor: as in `penalty`.
+            multipliers: as in `penalty`.
+        """
+        factor = self._factor(factor)
+        if _is_zero(factor) or not groups:
+            return ops.zeros(())
+        values, *slopes = held
+        found = enumerate(zip(self.strengths(groups, valued=False), slopes, strict=True))
+        terms = [norms.held_sum(each, slope, values[k]) for k, (each, slope) in found]
         return self._scaled(terms, groups, factor, multipliers)
 
     def multipliers(

@@ -60,10 +60,9 @@ class Term:
         """Returns what a loss holds of the penalty at this step, and counts the step."""
         if self.held is None:
             return self.penalty(multiplier)
-        strengths, selection = self.held.next()
-        return self._regularizer.selected_penalty(
-            self._groups, selection, self._factor(multiplier), self._multipliers, strengths
-        )
+        factor = self._factor(multiplier)
+        held = self.held.next()
+        return self._regularizer.held_penalty(self._groups, held, factor, self._multipliers)
 
     def _factor(self, multiplier: Any) -> Any:
         # A plain float where it can be: a penalty of factor 0 then leaves no trace in the graph.
@@ -74,8 +73,8 @@ class Term:
 class HeldSelection:
     """The selection variables of a penalty, refreshed every k-th time that a loss is computed.
 
-    They, the strengths they are for, and the count of steps are state of the model that the traced
-    step itself updates: so the refresh falls on the same steps under `steps_per_execution`,
+    They, the value they give, and the count of steps are state of the model that the traced step
+    itself updates: so the refresh falls on the same steps under `steps_per_execution`,
     `jit_compile` and replicas, and in a training loop of one's own.
 
     Args:
@@ -84,8 +83,7 @@ class HeldSelection:
         groups: the groups it is about.
 
     Attributes:
-        variables: the state: the number of steps, one vector of strengths per group, then one
-            selection per group.
+        variables: the state: the number of steps, then what `GSSStructure.to_hold` returns.
     """
 
     def __init__(
@@ -100,12 +98,8 @@ class HeldSelection:
         ]
         self.variables = [self._step, *self._held]
 
-    def next(self) -> tuple[list[Any], list[Any]]:
-        """Returns strengths and selection of this step, fresh or held, and counts the step.
-
-        Returns:
-            Of both, for each group, a tensor of shape (group.size,) that passes no gradient on.
-        """
+    def next(self) -> list[Any]:
+        """Returns what `held_penalty` is given at this step, fresh or held, and counts the step."""
         step = ops.convert_to_tensor(self._step)
         values = ops.cond(
             ops.equal(step, 0),
@@ -116,8 +110,7 @@ class HeldSelection:
         for held, value in zip(self._held, values, strict=True):
             held.assign(value)
         self._step.assign(ops.mod(step + 1, self._regularizer.refresh_every))
-        return values[: len(self._groups)], values[len(self._groups) :]
+        return values
 
     def _fresh(self) -> list[Any]:
-        strengths = [ops.stop_gradient(s) for s in self._regularizer.strengths(self._groups)]
-        return [*strengths, *self._regularizer.selection(self._groups, strengths)]
+        return self._regularizer.to_hold(self._groups)
