@@ -279,16 +279,16 @@ def main():
         speed = Speed(jit_compile=False, steps_per_execution=1)
     least = math.lcm(speed.steps_per_execution, arguments.refresh_every)  # as many refreshes each
     steps = -(-arguments.steps // least) * least
-    each = in_processes(arguments.processes, arguments, speed, penalties, steps)
+    runs = in_processes(arguments.processes, arguments, speed, penalties, steps)
     found = {
-        kind: {clock: averaged([one["compared"][kind][clock] for one in each]) for clock in CLOCKS}
-        for kind in each[0]["compared"]
+        kind: {clock: averaged([one["compared"][kind][clock] for one in runs]) for clock in CLOCKS}
+        for kind in runs[0]["compared"]
     }
-    step = float(np.mean([one["step"] for one in each]))
-    load = [one["load"] for one in each]
+    step = float(np.mean([one["step"] for one in runs]))
+    load = [one["load"] for one in runs]
     epochs = {}
     for kind in penalties:
-        once = float(np.mean([one["epoch_end"][kind] for one in each]))
+        once = float(np.mean([one["epoch_end"][kind] for one in runs]))
         whole = found[kind]["wall"]["ratio"] + once / (EPOCH * step)
         epochs[kind] = {"epoch_end_milliseconds": once, "epoch_ratio": whole}
     print(f"{arguments.model}, {arguments.setting}: {step:.2f} ms per step")

@@ -281,7 +281,8 @@ class GSSStructure(CrossLayerRegularizer):
     ) -> Any:
         """Returns the penalty that was when the selection variables were chosen.
 
-        Its gradient is that of `selected_penalty`, by the weights as they are.
+        Its gradient is that of `selected_penalty`, by the weights as they are; where the penalty is
+        a root (`squared=False`), that of the sum as it was then.
 
         Args:
             groups: as in `penalty`.

@@ -94,7 +94,7 @@ class HeldSelection:
         self._step = _keras.track_state(model, np.int32(0), "gss_step")
         self._held = [
             _keras.track_state(model, ops.convert_to_numpy(each), "gss_selection")
-            for each in self._fresh()
+            for each in regularizer.to_hold(groups)
         ]
         self.variables = [self._step, *self._held]
 
@@ -103,7 +103,7 @@ class HeldSelection:
         step = ops.convert_to_tensor(self._step)
         values = ops.cond(
             ops.equal(step, 0),
-            self._fresh,
+            lambda: self._regularizer.to_hold(self._groups),
             lambda: [ops.convert_to_tensor(held) for held in self._held],
         )
         # Assigned on both branches: under tf.distribute nothing can be assigned inside a cond.
@@ -111,6 +111,3 @@ class HeldSelection:
             held.assign(value)
         self._step.assign(ops.mod(step + 1, self._regularizer.refresh_every))
         return values
-
-    def _fresh(self) -> list[Any]:
-        return self._regularizer.to_hold(self._groups)
