@@ -10,7 +10,6 @@ Source: "Learning Compact Neural Networks via Generalized Structured Sparsity", 
 paper; the equation numbers are the paper's.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_gss._checks import check_axes, check_choice, check_positive, reject
-from keras_gss._keras import in_tensorflow_xla
+from keras_gss._keras import in_tensorflow_xla, sum_of_squares
 
 # Squares under this flush to zero on some devices, so that a group of norm under 1.1e-19 is a
 # zero group on all of them.
@@ -52,13 +51,20 @@ def safe_sqrt(x):
 
 @ops.custom_gradient
 def _safe_sqrt(x):
-    root = ops.where(x <= TINY, 0.0, ops.sqrt(x))  # false for NaN, which has to show
+    root = _root(x)
+    return root, lambda upstream: _over(0.5 * upstream, root)
 
-    def gradient(upstream):
-        # The division comes last: what XLA finds cheaper it would repeat for every weight.
-        return 0.5 * upstream / ops.where(ops.equal(root, 0.0), np.inf, root)
 
-    return root, gradient
+def _root(x):
+    return ops.where(x <= TINY, 0.0, ops.sqrt(x))  # false for NaN, which has to show
+
+
+def _over(x, root):
+    """Returns x / root, and 0 where the root is 0.
+
+    The last operation of a gradient: what XLA finds cheaper it would repeat for every weight.
+    """
+    return x / ops.where(ops.equal(root, 0.0), np.inf, root)
 
 
 def magnitude(x):
@@ -95,10 +101,9 @@ def power_sums(w, p: int, axes: Sequence[int], valued: bool = True) -> tuple:
 
         def gradient(*upstream):
             # JAX passes one tuple, TensorFlow one argument per sum.
-            along = [
-                ops.expand_dims(p * each, rest)
-                for each, rest in zip(tree.flatten(upstream), others, strict=True)
-            ]
+            shapes = [[-1 if each == axis else 1 for each in range(rank)] for axis in axes]
+            pairs = zip(tree.flatten(upstream), shapes, strict=True)
+            along = [ops.reshape(p * each, shape) for each, shape in pairs]
             return (w if p == 2 else ops.sign(w)) * sum(along[1:], start=along[0])
 
         if not valued:
@@ -106,6 +111,8 @@ def power_sums(w, p: int, axes: Sequence[int], valued: bool = True) -> tuple:
         apart = [size for axis, size in enumerate(w.shape) if axis not in axes]
         if keras.backend.backend() == "jax" and rank > 2 and math.prod(apart) > 1:
             return tuple(_sums_of_sums(w, p, axes)), gradient
+        if keras.backend.backend() == "tensorflow" and p == 2 and not in_tensorflow_xla():
+            return tuple(sum_of_squares(w, rest) for rest in others), gradient
         total = _folded_sum if in_tensorflow_xla() else ops.sum
         sums = zip(_powers(w, p, len(axes)), others, strict=True)
         return tuple(total(powers, axis=rest) for powers, rest in sums), gradient
@@ -308,29 +315,59 @@ def gss_structure(strengths, p: int = 2, q: int = 2, floor: float = FLOOR):
     return gss_structures([strengths], p, q, floor)[0]
 
 
-def gss_structures(groups: Sequence, p: int = 2, q: int = 2, floor: float = FLOOR) -> list:
-    """Returns `gss_structure` of the strengths of each group.
+def gss_structures(groups: Sequence, p: int = 2, q: int = 2, floor: float = FLOOR):
+    """Returns `gss_structure` of the strengths of each group, shape (groups,).
 
-    On JAX what is done to every strength is done to those of all groups at once: a training step
-    has fewer operations then, each of which costs more than its arithmetic. TensorFlow's XLA loses
-    as much where it reads slices of what was joined.
+    What is done to every strength is done to those of all groups at once: a training step has fewer
+    operations then, each of which costs more than its arithmetic. TensorFlow's XLA loses as much
+    where it reads slices of what was joined.
     """
     p, q, floor = _checked(p, q, floor)
     groups = [as_float(each) for each in groups]
+    joined = [[each] for each in groups] if in_tensorflow_xla() else [groups]
+    found = [_structures(join(each), sizes_of(each), p, q, floor) for each in joined]
+    return join(found)
 
-    def powers(strengths):
-        if p == q == 2:
-            return safe_sqrt(strengths)
-        return _floored_power(strengths, p, q, floor)
 
-    if keras.backend.backend() == "jax":
-        ends = np.cumsum([0, *(each.shape[0] for each in groups)]).tolist()
-        joined = powers(ops.concatenate(groups))
-        found = [joined[start:stop] for start, stop in itertools.pairwise(ends)]
-    else:
-        found = [powers(each) for each in groups]
-    sums = [ops.sum(each) for each in found]
-    return [ops.square(each) if p == q == 2 else ops.power(each, (p + q) / q) for each in sums]
+def join(vectors: Sequence):
+    """Returns the vectors one after another as one."""
+    return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors)
+
+
+def sizes_of(vectors: Sequence) -> list[int]:
+    """Returns how many entries each of the vectors has."""
+    return [each.shape[0] for each in vectors]
+
+
+def _structures(strengths, sizes: Sequence[int], p: int, q: int, floor: float):
+    """Returns what `gss_structures` does of strengths that are joined, so many of each group."""
+    if not p == q == 2:
+        return ops.power(_sums(_floored_power(strengths, p, q, floor), sizes), (p + q) / q)
+
+    @ops.custom_gradient
+    def squares_of_sums_of_roots(strengths):
+        roots = _root(strengths)
+        sums = _sums(roots, sizes)
+
+        def gradient(upstream):
+            return _over(_repeated(upstream * sums, sizes), roots)
+
+        return ops.square(sums), gradient
+
+    return squares_of_sums_of_roots(strengths)
+
+
+def _sums(vector, sizes: Sequence[int]):
+    """Returns the sum of the first `sizes[0]` entries, that of the next `sizes[1]`, ..."""
+    parts = ops.split(vector, np.cumsum(sizes)[:-1].tolist()) if len(sizes) > 1 else [vector]
+    return ops.stack([ops.sum(each) for each in parts])
+
+
+def _repeated(vector, sizes: Sequence[int]):
+    """Returns the first entry `sizes[0]` times, the next `sizes[1]` times, ..."""
+    if len(sizes) == 1:
+        return vector
+    return ops.take(vector, np.repeat(np.arange(len(sizes), dtype="int32"), sizes), axis=0)
 
 
 def selection_variables(strengths, p: int = 2, q: int = 2, floor: float = FLOOR):
@@ -376,25 +413,30 @@ def selected_sum(strengths, selection, p: int = 2):
     return ops.sum(as_float(strengths) / ops.power(selection, check_choice("p", p, (1, 2))))
 
 
-def held_sum(strengths, slopes, value):
-    """What a `selected_sum` was at an earlier step, with the gradient that it has at this one.
+def held_sums(groups: Sequence, slopes, values):
+    """What the `selected_sum` of each group was earlier, with the gradients that they have now.
 
     Args:
-        strengths: shape (neurons,), s_j = ||w_j||_p^p; only their gradients count.
-        slopes: shape (neurons,), 1 / a_j^p for the selection variables a_j that are held.
-        value: a scalar, the sum at the step when they were chosen.
+        groups: for each group s_j = ||w_j||_p^p, shape (neurons,); only their gradients count.
+        slopes: 1 / a_j^p for the selection variables a_j that are held, of all groups one after
+            another in one vector.
+        values: shape (groups,), the sums at the step when the selection variables were chosen.
+
+    Returns:
+        Shape (groups,).
 
     Example:
-    >>> float(held_sum(np.array([9.0, 16.0]), np.array([2.0, 2.0]), 49.0))
+    >>> float(held_sums([np.array([9.0, 16.0])], np.array([2.0, 2.0]), np.array([49.0]))[0])
     49.0
     """
-    slopes, value = (ops.stop_gradient(as_float(each)) for each in (slopes, value))
+    slopes, values = (ops.stop_gradient(as_float(each)) for each in (slopes, values))
+    sizes = sizes_of(groups)
 
     @ops.custom_gradient
     def of(strengths):
-        return value + 0.0, lambda upstream: upstream * slopes
+        return values + 0.0, lambda upstream: _repeated(upstream, sizes) * slopes
 
-    return of(as_float(strengths))
+    return of(join([as_float(each) for each in groups]))
 
 
 def _floored_power(strengths, p, q, floor):

@@ -38,6 +38,7 @@ from keras_gss._keras.regularizers import (
 from keras_gss._keras.run import gradients, layer_inputs, predict_lean
 from keras_gss._keras.state import (
     add_loss,
+    after_the_rest,
     eagerly,
     forget_functions,
     has_noise,
@@ -45,6 +46,7 @@ from keras_gss._keras.state import (
     in_tensorflow_xla,
     in_training,
     remove_loss,
+    sum_of_squares,
     track_noise,
     track_state,
     untrack_noise,
@@ -77,6 +79,7 @@ __all__ = [
     "Unwritten",
     "activation_name",
     "add_loss",
+    "after_the_rest",
     "argument_names",
     "check_model",
     "class_of",
@@ -120,6 +123,7 @@ __all__ = [
     "replaces_weights",
     "shape_of",
     "sources",
+    "sum_of_squares",
     "tensorflow_function",
     "tf_keras_if_imported",
     "to_numpy",

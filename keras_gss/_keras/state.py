@@ -1,5 +1,6 @@
 """What a model holds while it trains: traced functions, and variables that files leave out."""
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -28,6 +29,29 @@ def in_tensorflow_xla() -> bool:
     from tensorflow.python.ops import control_flow_util
 
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def after_the_rest() -> AbstractContextManager:
+    """Returns a context in which TensorFlow's operations wait for what was traced before them.
+
+    What nothing else waits for is so kept from the threads of the forward pass, each of whose
+    operations lasts until the last thread is done with its share.
+    """
+    if keras.backend.backend() != "tensorflow" or in_tensorflow_xla():
+        return nullcontext()
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return nullcontext()
+    traced = reversed(tf.compat.v1.get_default_graph().get_operations())
+    return tf.control_dependencies(list(itertools.islice((op for op in traced if op.inputs), 1)))
+
+
+def sum_of_squares(x: Any, axis: tuple[int, ...]) -> Any:
+    """Returns what TensorFlow adds up in one operation, without a tensor of squares."""
+    import tensorflow as tf
+
+    return tf.square(tf.raw_ops.EuclideanNorm(input=x, axis=axis))
 
 
 def eagerly() -> AbstractContextManager:

@@ -11,7 +11,7 @@ from keras_gss._keras import track_state, untrack_state
 from keras_gss.graph import NeuronGroup, find_groups
 from keras_gss.procedures.base import AfterEpoch, Procedure
 from keras_gss.procedures.losses import AddedLosses
-from keras_gss.regularizers.neuron_sums import PowerSums, neuron_sums
+from keras_gss.regularizers.neuron_sums import PowerSums, neuron_strengths
 
 
 class NeuronDecay(Procedure):
@@ -81,7 +81,7 @@ class NeuronDecay(Procedure):
 
     def _loss(self) -> Any:
         sums = PowerSums(2, self._groups)
-        squares = [sum(neuron_sums(group, sums)) for group in self._groups]
+        squares = [neuron_strengths(group, sums) for group in self._groups]
         return sum(ops.sum(g * s) for g, s in zip(self.gammas, squares, strict=True)) / 2
 
     def get_config(self) -> dict[str, Any]:
@@ -92,5 +92,5 @@ class NeuronDecay(Procedure):
 def neuron_norms(groups: list[NeuronGroup]) -> list[np.ndarray]:
     """Returns ||w_j||_2 over the in- and outgoing weights of each neuron, float64, (size,)."""
     sums = PowerSums(2, groups)
-    squares = [ops.convert_to_numpy(sum(neuron_sums(group, sums))) for group in groups]
+    squares = [ops.convert_to_numpy(neuron_strengths(group, sums)) for group in groups]
     return [np.sqrt(each.astype("float64")) for each in squares]

@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_gss import _checks, norms
 from keras_gss._keras import in_symbolic_scope, is_silenced
-from keras_gss.regularizers.neuron_sums import PowerSums, neuron_sums
+from keras_gss.regularizers.neuron_sums import PowerSums, neuron_strengths, neuron_sums
 
 if TYPE_CHECKING:
     from keras_gss.graph import NeuronGroup
@@ -36,13 +36,13 @@ class CrossLayerRegularizer(keras.Regularizer):
         self.factor = _checks.check_factor("factor", factor)
         self.inputs = _checks.check_flag("inputs", inputs)
 
-    def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
-        """Returns the penalty of each group, scalar tensors, without the factor."""
+    def terms(self, groups: Sequence[NeuronGroup]) -> Any:
+        """Returns the penalty of each group, without the factor: scalars, or shape (groups,)."""
         raise NotImplementedError(f"{type(self).__name__} does not define `terms`.")
 
-    def total(self, terms: Sequence[Any]) -> Any:
-        """Returns the penalty of the model from those of its groups: their sum, or its root."""
-        return sum(terms)
+    def total(self, terms: Any) -> Any:
+        """Returns the penalty of the model from those of its groups, shape (groups,): their sum."""
+        return ops.sum(terms)
 
     def multipliers(
         self, groups: Sequence[NeuronGroup], macs: Sequence[float] | None = None
@@ -85,8 +85,10 @@ class CrossLayerRegularizer(keras.Regularizer):
     def _scaled(self, terms, groups, factor, multipliers) -> Any:
         if multipliers is None:
             multipliers = self.multipliers(groups)
-        pairs = zip(multipliers, terms, strict=True)
-        total = self.total([term if each == 1 else each * term for each, term in pairs])
+        terms = ops.stack(terms) if isinstance(terms, (list, tuple)) else terms
+        if any(each != 1 for each in multipliers):
+            terms = terms * ops.convert_to_tensor(multipliers, ops.dtype(terms))
+        total = self.total(terms)
         return ops.convert_to_tensor(factor, dtype=ops.dtype(total)) * total
 
     def __call__(self, x: Any) -> Any:
@@ -134,9 +136,9 @@ class GSSElement(CrossLayerRegularizer):
         sums = PowerSums(1, groups)
         return [norms.gss_element(*neuron_sums(group, sums)) for group in groups]
 
-    def total(self, terms: Sequence[Any]) -> Any:
+    def total(self, terms: Any) -> Any:
         """Returns the penalty of the model from those of its groups: their sum, or its root."""
-        return sum(terms) if self.squared else norms.safe_sqrt(sum(terms))
+        return ops.sum(terms) if self.squared else norms.safe_sqrt(ops.sum(terms))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, plain values."""
@@ -213,15 +215,15 @@ class GSSStructure(CrossLayerRegularizer):
             valued: False for zeros with the gradients of the strengths, which cost far less.
         """
         sums = PowerSums(self.p, groups, valued)
-        return [sum(neuron_sums(group, sums)) for group in groups]
+        return [neuron_strengths(group, sums) for group in groups]
 
-    def terms(self, groups: Sequence[NeuronGroup]) -> list[Any]:
-        """Returns the penalty of each group, scalar tensors, without factor and multiplier."""
+    def terms(self, groups: Sequence[NeuronGroup]) -> Any:
+        """Returns the penalty of each group, shape (groups,), without factor and multiplier."""
         return norms.gss_structures(self.strengths(groups), self.p, self.q)
 
-    def total(self, terms: Sequence[Any]) -> Any:
+    def total(self, terms: Any) -> Any:
         """Returns the penalty of the model from those of its groups: their sum, or its root."""
-        return sum(terms) if self.squared or self.p == 1 else norms.safe_sqrt(sum(terms))
+        return ops.sum(terms) if self.squared or self.p == 1 else norms.safe_sqrt(ops.sum(terms))
 
     def selection(
         self, groups: Sequence[NeuronGroup], strengths: Sequence[Any] | None = None
@@ -263,14 +265,14 @@ class GSSStructure(CrossLayerRegularizer):
     def to_hold(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns what `held_penalty` is given for some steps, constants.
 
-        They are sum_j s_j / a_j^p of all groups, one tensor of shape (groups,), and 1 / a_j^p of
-        each, shape (group.size,).
+        They are 1 / a_j^p of all neurons, one group after another, and sum_j s_j / a_j^p of every
+        group, shape (groups,).
         """
         strengths = [ops.stop_gradient(each) for each in self.strengths(groups)]
         selection = self.selection(groups, strengths)
         pairs = zip(strengths, selection, strict=True)
         terms = [norms.selected_sum(each, chosen, self.p) for each, chosen in pairs]
-        return [ops.stack(terms), *(1.0 / ops.power(chosen, self.p) for chosen in selection)]
+        return [1.0 / ops.power(norms.join(selection), self.p), ops.stack(terms)]
 
     def held_penalty(
         self,
@@ -293,9 +295,7 @@ class GSSStructure(CrossLayerRegularizer):
         factor = self._factor(factor)
         if _is_zero(factor) or not groups:
             return ops.zeros(())
-        values, *slopes = held
-        found = enumerate(zip(self.strengths(groups, valued=False), slopes, strict=True))
-        terms = [norms.held_sum(each, slope, values[k]) for k, (each, slope) in found]
+        terms = norms.held_sums(self.strengths(groups, valued=False), *held)
         return self._scaled(terms, groups, factor, multipliers)
 
     def multipliers(

@@ -55,9 +55,19 @@ def neuron_sums(group: NeuronGroup, sums: PowerSums) -> tuple[Any, Any]:
     A weight that is in both slices of one neuron (w_jj of a recurrent kernel, or of a Dense layer
     applied to its own output) counts once, in out_j.
     """
-    incoming = [fold(sums(p, group.outgoing), p.index, group.size) for p in group.incoming]
-    outgoing = [fold(sums(p), p.index, group.size) for p in group.outgoing]
+    incoming, outgoing = _by_slice(group, sums)
     return _total(incoming, group.size), _total(outgoing, group.size)
+
+
+def neuron_strengths(group: NeuronGroup, sums: PowerSums) -> Any:
+    """Returns ||w_j||_p^p over all weights of the neurons of a group, shape (size,)."""
+    incoming, outgoing = _by_slice(group, sums)
+    return _total([*incoming, *outgoing], group.size)
+
+
+def _by_slice(group: NeuronGroup, sums: PowerSums) -> tuple[list[Any], list[Any]]:
+    incoming = [fold(sums(p, group.outgoing), p.index, group.size) for p in group.incoming]
+    return incoming, [fold(sums(p), p.index, group.size) for p in group.outgoing]
 
 
 def fold(vector: Any, index: np.ndarray, size: int) -> Any:
@@ -80,7 +90,8 @@ def fold(vector: Any, index: np.ndarray, size: int) -> Any:
     if not owned.size:
         return ops.zeros((size,), dtype=ops.dtype(vector))
     start, stop = int(owned[0]), int(owned[-1]) + 1
-    vector, index = vector[start:stop], index[start:stop]
+    if (start, stop) != (0, len(index)):
+        vector, index = vector[start:stop], index[start:stop]
     neurons, (repeats, rest) = np.arange(size), divmod(stop - start, size)
     if not rest and np.array_equal(index, np.tile(neurons, repeats)):
         return vector if repeats == 1 else ops.sum(ops.reshape(vector, (repeats, size)), axis=0)

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_gss import _checks, norms
 from keras_gss.regularizers.cross_layer import CrossLayerRegularizer
-from keras_gss.regularizers.neuron_sums import PowerSums, neuron_sums
+from keras_gss.regularizers.neuron_sums import PowerSums, neuron_strengths
 
 if TYPE_CHECKING:
     from keras_gss.graph import NeuronGroup
@@ -109,7 +109,7 @@ class CrossLayer(CrossLayerRegularizer):
             penalty = self.penalised.of_layer(layer, len(groups))
             parts = [penalty.of_weights(norms.as_float(each)) for each in kernels]
             if sums:
-                parts.append(penalty.of_groups(*[sum(neuron_sums(group, each)) for each in sums]))
+                parts.append(penalty.of_groups(*[neuron_strengths(group, each) for each in sums]))
             terms.append(_sum(parts, groups))
         return terms
 

@@ -58,11 +58,12 @@ class Term:
 
     def loss(self, multiplier: Any) -> Any:
         """Returns what a loss holds of the penalty at this step, and counts the step."""
-        if self.held is None:
-            return self.penalty(multiplier)
-        factor = self._factor(multiplier)
-        held = self.held.next()
-        return self._regularizer.held_penalty(self._groups, held, factor, self._multipliers)
+        with _keras.after_the_rest():
+            if self.held is None:
+                return self.penalty(multiplier)
+            factor = self._factor(multiplier)
+            held = self.held.next()
+            return self._regularizer.held_penalty(self._groups, held, factor, self._multipliers)
 
     def _factor(self, multiplier: Any) -> Any:
         # A plain float where it can be: a penalty of factor 0 then leaves no trace in the graph.
