@@ -232,6 +232,37 @@ def test_a_training_step_of_ones_own():
         np.testing.assert_allclose(got, weights[k] - 0.1 * 0.01 * gradient, atol=1e-6, rtol=0)
 
 
+def ancestors(operations):
+    """Returns all operations that those given wait for, by data or by order."""
+    found, left = set(), list(operations)
+    while left:
+        op = left.pop()
+        if op not in found:
+            found.add(op)
+            left += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+    return found
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="XLA orders the operations on JAX")
+@pytest.mark.parametrize("refresh_every", [1, 5])
+def test_a_traced_step_computes_the_penalty_after_the_predictions(refresh_every):
+    import tensorflow as tf
+
+    model = chain(None, None)
+    gss.attach(model, gss.GSSStructure(0.01, refresh_every=refresh_every))
+
+    @tf.function
+    def step(x):
+        predictions = tf.identity(model(x), name="predictions")
+        return predictions, tf.identity(sum(model.losses), name="penalty")
+
+    graph = step.get_concrete_function(tf.TensorSpec((2, *model.input_shape[1:]))).graph
+    predictions = graph.get_operation_by_name("predictions")
+    first = ancestors([graph.get_operation_by_name("penalty")]) - ancestors([predictions])
+    reading = [op for op in first if op.type in ("EuclideanNorm", "If", "StatelessIf")]
+    assert reading and all(predictions in ancestors([op]) for op in reading)
+
+
 MIRRORED = """
 import keras, numpy as np, tensorflow as tf
 import keras_gss as gss

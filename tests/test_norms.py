@@ -250,6 +250,46 @@ def test_the_gradient_by_a_weight_is_bounded_as_stated(p, q):
         assert np.abs(found).max() <= bound * (1 + 1e-5)
 
 
+@pytest.mark.parametrize(("p", "q"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize("sizes", [(3,), (1, 4), (2, 1, 5)])
+def test_structures_of_many_groups_are_those_of_each(p, q, sizes):
+    random = np.random.default_rng(0)
+    groups = [random.random(size, dtype="float32") * (np.arange(size) != 1) for size in sizes]
+    factors = np.arange(1.0, 1 + len(sizes), dtype="float32")  # another slope for each
+    variables = [keras.Variable(each) for each in groups]
+    one_by_one = [keras.Variable(each) for each in groups]
+
+    def together():
+        return ops.sum(factors * norms.gss_structures([v * 1.0 for v in variables], p, q))
+
+    def apart():
+        found = [norms.gss_structure(v * 1.0, p, q) for v in one_by_one]
+        return sum(factor * each for factor, each in zip(factors, found, strict=True))
+
+    close(together(), number(apart()))
+    assert norms.gss_structures(groups, p, q).shape == (len(sizes),)
+    both = oracles.gradients(together, variables), oracles.gradients(apart, one_by_one)
+    for group, found, expected in zip(groups, *both, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert p * q < 4 or np.all(found[group == 0] == 0)
+        assert np.any(found != 0)
+
+
+def test_held_sums_slope_as_told_and_keep_their_values():
+    groups = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    slopes, values = (np.array(x, "float32") for x in ([5, 6, 7], [8, 9]))
+
+    def held():
+        return ops.sum(
+            np.array([1, 10], "float32")
+            * norms.held_sums([v * 1.0 for v in groups], slopes, values)
+        )
+
+    assert number(held()) == 98
+    found = oracles.gradients(held, groups)
+    assert [each.tolist() for each in found] == [[5, 6], [70]]
+
+
 @pytest.mark.parametrize(("p", "q"), PQ)
 def test_selection_variables_minimise_the_selected_sum(p, q):
     random = np.random.default_rng(3)
