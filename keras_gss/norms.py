@@ -413,12 +413,12 @@ def selected_sum(strengths, selection, p: int = 2):
     return ops.sum(as_float(strengths) / ops.power(selection, check_choice("p", p, (1, 2))))
 
 
-def held_sums(groups: Sequence, slopes, values):
+def held_sums(groups: Sequence, powers, values):
     """What the `selected_sum` of each group was earlier, with the gradients that they have now.
 
     Args:
         groups: for each group s_j = ||w_j||_p^p, shape (neurons,); only their gradients count.
-        slopes: 1 / a_j^p for the selection variables a_j that are held, of all groups one after
+        powers: a_j^p > 0 of the selection variables a_j that are held, of all groups one after
             another in one vector.
         values: shape (groups,), the sums at the step when the selection variables were chosen.
 
@@ -429,12 +429,12 @@ def held_sums(groups: Sequence, slopes, values):
     >>> float(held_sums([np.array([9.0, 16.0])], np.array([2.0, 2.0]), np.array([49.0]))[0])
     49.0
     """
-    slopes, values = (ops.stop_gradient(as_float(each)) for each in (slopes, values))
+    powers, values = (ops.stop_gradient(as_float(each)) for each in (powers, values))
     sizes = sizes_of(groups)
 
     @ops.custom_gradient
     def of(strengths):
-        return values + 0.0, lambda upstream: _repeated(upstream, sizes) * slopes
+        return values + 0.0, lambda upstream: _repeated(upstream, sizes) / powers  # see `_over`
 
     return of(join([as_float(each) for each in groups]))
 

@@ -7,7 +7,8 @@ plain once more, which shows the noise. With `--refresh-every` a fifth one, "ref
 penalty whose selection variables are held for so many steps; "penalty" is its closed form. Every
 turn is timed in wall-clock and in CPU time. Lower quartiles over all rounds are compared with those
 of both plain runs; the spread is that of the ratios within a round. What the callback does once an
-epoch is timed apart, and added for the ratio of whole epochs.
+epoch is timed apart, and added for the ratio of whole epochs. So are value and gradients of the
+penalty by themselves: where a step takes long, that is a share of it far below the noise.
 
 In one process equal models differ by up to a tenth, by where their memory lies for instance. So
 there are several, which make the models and let them take turns in an order drawn anew, and the
@@ -163,6 +164,36 @@ def epoch_end(model, times):
     return quartile(taken)
 
 
+def alone(model, penalty, jit_compile, times=100):
+    """Returns the lower quartile of the milliseconds for value and gradients of the penalty."""
+    gss.attach(model, penalty)
+    kernels = [v for v in model.trainable_variables if v.regularizer]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def loss_of(values):
+            with keras.StatelessScope(state_mapping=zip(kernels, values, strict=True)):
+                return sum(model.losses)
+
+        compiled = jax.jit(jax.value_and_grad(loss_of))
+        both = functools.partial(compiled, [kernel.value for kernel in kernels])
+    else:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=jit_compile)
+        def both():
+            with tf.GradientTape() as tape:
+                loss = sum(model.losses)
+            return loss, tape.gradient(loss, [kernel.value for kernel in kernels])
+
+    taken = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        float(both()[0])
+        taken.append(1e3 * (time.perf_counter() - start))
+    return quartile(taken[1:])
+
+
 def quartile(values):
     """Returns the lower quartile: interference by others only ever adds time."""
     return float(np.quantile(values, 0.25))
@@ -208,6 +239,7 @@ def measured(arguments, speed, penalties, steps, seed):
             if kind in kinds
         },
         "step": quartile(plain) / steps,
+        "alone": alone(MODELS[arguments.model](), penalties["penalty"], speed.jit_compile),
         "epoch_end": {kind: epoch_end(kinds[kind], times=10) for kind in penalties},
         "load": load,
     }
@@ -286,6 +318,7 @@ def main():
     }
     step = float(np.mean([one["step"] for one in runs]))
     load = [one["load"] for one in runs]
+    own = float(np.mean([one["alone"] for one in runs]))
     epochs = {}
     for kind in penalties:
         once = float(np.mean([one["epoch_end"][kind] for one in runs]))
@@ -296,6 +329,7 @@ def main():
         for clock, each in clocks.items():
             low, high = min(each["ratios"]), max(each["ratios"])
             print(f"  {kind:12} {clock:5} {each['ratio']:.3f}x  ({low:.3f} to {high:.3f})")
+    print(f"  the penalty alone: {own:.2f} ms, {own / step:.4f} of a step")
     for kind, each in epochs.items():
         once, whole = each.values()
         print(f"  {kind}: once an epoch {once:.1f} ms, {whole:.3f}x for epochs of {EPOCH} steps")
@@ -314,6 +348,7 @@ def main():
             "rounds": arguments.rounds,
             "steps_per_turn": steps,
             "plain_milliseconds_per_step": step,
+            "penalty_alone_milliseconds": own,
             "compared_with_plain": found,
             **epochs.pop("penalty"),
             **epochs,

@@ -265,14 +265,14 @@ class GSSStructure(CrossLayerRegularizer):
     def to_hold(self, groups: Sequence[NeuronGroup]) -> list[Any]:
         """Returns what `held_penalty` is given for some steps, constants.
 
-        They are 1 / a_j^p of all neurons, one group after another, and sum_j s_j / a_j^p of every
+        They are a_j^p of all neurons, one group after another, and sum_j s_j / a_j^p of every
         group, shape (groups,).
         """
         strengths = [ops.stop_gradient(each) for each in self.strengths(groups)]
         selection = self.selection(groups, strengths)
         pairs = zip(strengths, selection, strict=True)
         terms = [norms.selected_sum(each, chosen, self.p) for each, chosen in pairs]
-        return [1.0 / ops.power(norms.join(selection), self.p), ops.stack(terms)]
+        return [ops.power(norms.join(selection), self.p), ops.stack(terms)]
 
     def held_penalty(
         self,
