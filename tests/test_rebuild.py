@@ -239,10 +239,8 @@ def test_reading_a_new_models_weights_does_not_copy_them():
         stored = variable.value
         return np.asarray(tf.raw_ops.ReadVariableOp(resource=stored.handle, dtype=stored.dtype))
 
-    wide = [
-        layers.Dense(1200, "relu"),
-        layers.Dense(1200),
-    ]  # over 4 MB, for which a scatter once wrote rows
+    # Over 4 MB, which a scatter once wrote row by row.
+    wide = [layers.Dense(1200, "relu"), layers.Dense(1200)]
     model = keras.Sequential([keras.Input((1200,)), *wide])
     pruned = gss.prune(model, gss.StdThreshold(0.5))
     for new in (rebuild(model), pruned, gss.slim(pruned)):

@@ -32,10 +32,10 @@ def in_tensorflow_xla() -> bool:
 
 
 def after_the_rest() -> AbstractContextManager:
-    """Returns a context in which TensorFlow's operations wait for what was traced before them.
+    """Returns a context whose operations wait for all that TensorFlow's graph holds before them.
 
-    What nothing else waits for is so kept from the threads of the forward pass, each of whose
-    operations lasts until the last thread is done with its share.
+    A penalty computed beside the forward pass delays it: a convolution lasts until the last of its
+    threads is done. Where nothing is traced, or XLA orders the operations, it does nothing.
     """
     if keras.backend.backend() != "tensorflow" or in_tensorflow_xla():
         return nullcontext()
@@ -48,7 +48,7 @@ def after_the_rest() -> AbstractContextManager:
 
 
 def sum_of_squares(x: Any, axis: tuple[int, ...]) -> Any:
-    """Returns what TensorFlow adds up in one operation, without a tensor of squares."""
+    """Returns the sum of x^2 along `axis`, which TensorFlow adds up without a tensor of squares."""
     import tensorflow as tf
 
     return tf.square(tf.raw_ops.EuclideanNorm(input=x, axis=axis))

@@ -7,7 +7,7 @@ A cross-layer penalty cannot be computed from one kernel. It is declared on laye
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -71,10 +71,7 @@ class CrossLayerRegularizer(keras.Regularizer):
         Returns:
             A scalar tensor, at least in float32.
         """
-        factor = self._factor(factor)
-        if _is_zero(factor) or not groups:
-            return ops.zeros(())
-        return self._scaled(self.terms(groups), groups, factor, multipliers)
+        return self._scaled(lambda: self.terms(groups), groups, factor, multipliers)
 
     def _factor(self, factor: Any) -> Any:
         if factor is None:
@@ -82,7 +79,11 @@ class CrossLayerRegularizer(keras.Regularizer):
         is_plain = isinstance(factor, (numbers.Number, str))
         return _checks.check_factor("factor", factor) if is_plain else factor
 
-    def _scaled(self, terms, groups, factor, multipliers) -> Any:
+    def _scaled(self, terms_of: Callable[[], Any], groups, factor, multipliers) -> Any:
+        factor = self._factor(factor)
+        if _is_zero(factor) or not groups:
+            return ops.zeros(())
+        terms = terms_of()
         if multipliers is None:
             multipliers = self.multipliers(groups)
         terms = ops.stack(terms) if isinstance(terms, (list, tuple)) else terms
@@ -255,11 +256,11 @@ class GSSStructure(CrossLayerRegularizer):
         Returns:
             A scalar tensor; with the selection of this step, value and gradient of `penalty`.
         """
-        factor = self._factor(factor)
-        if _is_zero(factor) or not groups:
-            return ops.zeros(())
-        pairs = zip(self.strengths(groups), selection, strict=True)
-        terms = [norms.selected_sum(each, held, self.p) for each, held in pairs]
+
+        def terms() -> list[Any]:
+            pairs = zip(self.strengths(groups), selection, strict=True)
+            return [norms.selected_sum(each, held, self.p) for each, held in pairs]
+
         return self._scaled(terms, groups, factor, multipliers)
 
     def to_hold(self, groups: Sequence[NeuronGroup]) -> list[Any]:
@@ -292,10 +293,10 @@ class GSSStructure(CrossLayerRegularizer):
             factor: as in `penalty`.
             multipliers: as in `penalty`.
         """
-        factor = self._factor(factor)
-        if _is_zero(factor) or not groups:
-            return ops.zeros(())
-        terms = norms.held_sums(self.strengths(groups, valued=False), *held)
+
+        def terms() -> Any:
+            return norms.held_sums(self.strengths(groups, valued=False), *held)
+
         return self._scaled(terms, groups, factor, multipliers)
 
     def multipliers(
